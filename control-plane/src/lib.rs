@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The control plane of Aldis: store, leadership, queue and dispatch, behind mutual TLS.
+//!
+//! Dependencies inside go one way: `clock` and `store` know nothing of the rest; `leadership` and
+//! `view` stand on them.
+
+pub mod clock;
+pub mod store;
