@@ -17,7 +17,11 @@
 //! list of them is visibly empty.
 
 pub mod chunks;
+pub mod embedded;
+pub mod etcd;
+mod history;
 pub mod keys;
+pub mod lossy;
 
 use std::fmt;
 use std::sync::Arc;
