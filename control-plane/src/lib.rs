@@ -4,4 +4,5 @@
 //! `view` stand on them.
 
 pub mod clock;
+pub mod leadership;
 pub mod store;
