@@ -6,3 +6,4 @@
 pub mod clock;
 pub mod leadership;
 pub mod store;
+pub mod view;
