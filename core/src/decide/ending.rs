@@ -1,0 +1,91 @@
+//! The word that a job ends with, once every target rests.
+
+use super::{Round, WaitingOn};
+use crate::job::{Job, JobState, Rest, StopCause, Target, TargetState};
+
+impl Round<'_> {
+    /// Ends the job, or names the question that keeps it open.
+    pub(super) fn end(&mut self) {
+        let end = ending(self.job, &self.job.header.state);
+        if self.job.targets.values().any(Target::is_open_question) {
+            return self.move_to(JobState::NeedsOperator {
+                after: Box::new(self.job.header.state.clone()),
+            });
+        }
+        self.move_to(end);
+    }
+
+    /// Waits for operators or late reports; then goes on where the job was going.
+    pub(super) fn needs_operator(&mut self, after: &JobState) {
+        self.work_in_progress();
+        if self.job.targets.values().any(Target::is_open_question) {
+            return;
+        }
+        if self
+            .out
+            .waiting
+            .iter()
+            .all(|reason| matches!(reason, WaitingOn::Operator { .. }))
+        {
+            let at_rest = self.job.targets.values().all(Target::is_at_rest);
+            let next = if at_rest {
+                ending(self.job, after)
+            } else {
+                going_on(after)
+            };
+            self.move_to(next);
+        }
+    }
+}
+
+/// A settled target may still be half way: what the job was doing goes on for it.
+fn going_on(after: &JobState) -> JobState {
+    match after {
+        JobState::Unwinding { .. } | JobState::Stopping { .. } => after.clone(),
+        _ => JobState::Running,
+    }
+}
+
+/// What the states of the targets amount to, for a job that was going this way.
+fn ending(job: &Job, going: &JobState) -> JobState {
+    match going {
+        JobState::Unwinding {
+            cause: cause @ StopCause::Cancelled { .. },
+        }
+        | JobState::Stopping {
+            cause: cause @ StopCause::Cancelled { .. },
+        } => JobState::Cancelled {
+            cause: cause.clone(),
+        },
+        JobState::Unwinding { cause } if everything_is_back(job) => JobState::Undone {
+            cause: cause.clone(),
+        },
+        JobState::Unwinding { cause } => JobState::Failed {
+            cause: cause.clone(),
+        },
+        JobState::Stopping { cause } => JobState::Failed {
+            cause: cause.clone(),
+        },
+        _ if left_behind(job) => JobState::PartlyDone,
+        _ => JobState::Succeeded,
+    }
+}
+
+fn everything_is_back(job: &Job) -> bool {
+    job.targets.values().all(|target| match &target.state {
+        TargetState::Rest(Rest::Restored | Rest::Untouched) => true,
+        TargetState::Rest(Rest::Changed | Rest::NeedsOperator { .. }) => false,
+        _ => false,
+    })
+}
+
+/// Somebody was not helped: failed, put back alone, or left out.
+fn left_behind(job: &Job) -> bool {
+    job.targets.values().any(|target| {
+        target.failure.is_some()
+            || matches!(
+                target.state,
+                TargetState::Rest(Rest::NeedsOperator { .. } | Rest::Restored)
+            )
+    })
+}

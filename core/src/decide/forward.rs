@@ -1,0 +1,460 @@
+//! A running job: drift check, budget, the wave in work, its barriers and its soak.
+
+use std::collections::BTreeSet;
+
+use super::{Round, SoakWanted, WaitingOn};
+use crate::ids::{TargetName, Timestamp};
+use crate::inventory::Presence;
+use crate::job::{HeaderEvent, JobState, Rest, StopCause, Target, TargetEvent, TargetState};
+use crate::outcome::Failure;
+use crate::plan::Disposition;
+use crate::runbook::{Drift, OnFailure, WhenUnreachable};
+use crate::soak::{COMMIT_EVERY, SoakProgress, Verdict};
+
+impl Round<'_> {
+    pub(super) fn forward(&mut self) {
+        if self.over_budget() {
+            return;
+        }
+        if !self.job.header.drift_checked {
+            return self.check_drift();
+        }
+        self.settle_failed();
+        self.wave();
+        self.work_in_progress();
+    }
+
+    /// FLEET-BRAKE: stops opening targets once failures plus unknowns exceed the budget.
+    fn over_budget(&mut self) -> bool {
+        let spent = self.job.spent();
+        let budget = self.job.plan.phase().budget;
+        if spent.total() <= budget {
+            return false;
+        }
+        let cause = StopCause::Budget {
+            failed: spent.failed,
+            unknown: spent.unknown,
+            budget,
+        };
+        self.stop(cause);
+        true
+    }
+
+    /// What a halt leads to is the runbook's policy.
+    fn stop(&mut self, cause: StopCause) {
+        let state = match self.on_failure() {
+            OnFailure::Undo => JobState::Unwinding { cause },
+            OnFailure::Halt | OnFailure::Continue => JobState::Stopping { cause },
+        };
+        self.move_to(state);
+    }
+
+    /// Asks every reachable agent whether its part still holds, before any target is touched.
+    fn check_drift(&mut self) {
+        let runs: BTreeSet<TargetName> = self.job.plan.runs().cloned().collect();
+        let mut missing = BTreeSet::new();
+        for target in &runs {
+            if self.inventory.drift.contains_key(target) {
+                continue;
+            }
+            match self.inventory.presence(target) {
+                // It is asked again when its first segment begins.
+                Presence::Absent { since } if self.is_unreachable(since) => {}
+                Presence::Live { .. } => {
+                    missing.insert(target.clone());
+                }
+                other => {
+                    self.wait(WaitingOn::from_presence(target, &other));
+                    self.wake(self.now.plus(self.inventory.limits.unreachable_after));
+                    missing.insert(target.clone());
+                }
+            }
+        }
+        if !missing.is_empty() {
+            self.wait(WaitingOn::DriftCheck {
+                targets: missing.len(),
+            });
+            self.out.reads.drift = missing;
+            return;
+        }
+        self.judge_drift();
+    }
+
+    fn judge_drift(&mut self) {
+        let found: Vec<(TargetName, String)> = self
+            .inventory
+            .drift
+            .iter()
+            .filter_map(|(target, what)| Some((target.clone(), what.clone()?)))
+            .collect();
+        if !found.is_empty() && self.job.plan.scope.body.drift() == Drift::RefuseJob {
+            let cause = StopCause::Drift {
+                targets: found.into_iter().collect(),
+            };
+            return self.move_to(JobState::Failed { cause });
+        }
+        for (target, what) in found {
+            if self.job.target(&target).state == TargetState::NotStarted {
+                let failure = Failure::new("drift", what).with_hint("plan again and submit that");
+                self.emit(&target, TargetEvent::LeftOut { failure });
+            }
+        }
+        self.emit_header(HeaderEvent::DriftChecked);
+    }
+
+    fn is_unreachable(&self, since: Timestamp) -> bool {
+        self.now >= since.plus(self.inventory.limits.unreachable_after)
+    }
+
+    /// A target that failed within the budget: undone alone where policy is undo, else left and named.
+    fn settle_failed(&mut self) {
+        for (name, target) in &self.job.targets {
+            if !matches!(target.state, TargetState::Failed { .. }) {
+                continue;
+            }
+            if !target.may_have_effect() {
+                self.emit(
+                    name,
+                    TargetEvent::Settled {
+                        rest: Rest::Untouched,
+                    },
+                );
+            } else if self.on_failure() == OnFailure::Undo {
+                self.open_undo(name, target);
+            } else {
+                self.emit(
+                    name,
+                    TargetEvent::Settled {
+                        rest: not_helped(target),
+                    },
+                );
+            }
+        }
+    }
+
+    fn wave(&mut self) {
+        let participants: Vec<TargetName> = self
+            .job
+            .participants(self.job.header.wave)
+            .into_iter()
+            .cloned()
+            .collect();
+        let targets: Vec<Target> = participants
+            .iter()
+            .map(|name| self.job.target(name))
+            .collect();
+        let decided = targets.iter().all(|target| {
+            target.is_at_rest() || matches!(target.state, TargetState::Deferred { .. })
+        });
+        // Whatever this round has just emitted for the wave is committed before the wave is judged.
+        if decided && self.out.events.is_empty() {
+            return self.wave_decided(&targets);
+        }
+        self.open_segments(&targets);
+        self.deferred_returns();
+    }
+
+    /// Opens what may be opened: barriers, slots and agents permitting.
+    fn open_segments(&mut self, wave: &[Target]) {
+        let slots = self.job.plan.phase().waves[self.job.header.wave].max_parallel;
+        let mut taken = wave
+            .iter()
+            .filter(|target| target.state.in_work().is_some())
+            .count();
+        let mut waits_for_slot = 0;
+        for target in wave {
+            let next = match &target.state {
+                TargetState::NotStarted => 0,
+                TargetState::Stopped { segment } => *segment,
+                TargetState::AtBarrier { segment, since } => {
+                    if !self.barrier_open(wave, *segment, *since) {
+                        continue;
+                    }
+                    segment + 1
+                }
+                _ => continue,
+            };
+            if taken >= slots {
+                waits_for_slot += 1;
+            } else if self.open(target, next) {
+                taken += 1;
+            }
+        }
+        if waits_for_slot > 0 {
+            self.wait(WaitingOn::Slot {
+                targets: waits_for_slot,
+                max_parallel: slots,
+            });
+        }
+    }
+
+    /// A barrier opens when nobody who still counts is before it. Ended, failed, unknown and deferred
+    /// targets have left its count; a target at it holds no slot: so it cannot deadlock.
+    fn barrier_open(&mut self, wave: &[Target], segment: usize, since: Timestamp) -> bool {
+        let before: Vec<&Target> = wave
+            .iter()
+            .filter(|target| is_before_barrier(target, segment))
+            .collect();
+        if before.is_empty() {
+            return true;
+        }
+        self.wait(WaitingOn::Barrier {
+            segment,
+            targets: before.len(),
+        });
+        let limit = self.job.plan.phase().segments[segment]
+            .barrier
+            .and_then(|b| b.timeout_ms);
+        if let Some(timeout_ms) = limit {
+            let opens_at = since.plus(std::time::Duration::from_millis(timeout_ms));
+            if self.now < opens_at {
+                self.wake(opens_at);
+            } else {
+                before
+                    .into_iter()
+                    .for_each(|target| self.too_late(target, timeout_ms));
+            }
+        }
+        false
+    }
+
+    fn too_late(&mut self, target: &Target, timeout_ms: u64) {
+        let failure = Failure::new(
+            "barrier",
+            format!("not at the barrier after {timeout_ms} ms"),
+        );
+        match &target.state {
+            TargetState::NotStarted => self.emit(&target.name, TargetEvent::LeftOut { failure }),
+            _ if !target.late && target.state.in_work().is_some() => {
+                self.emit(&target.name, TargetEvent::TooLate { failure });
+            }
+            _ => {}
+        }
+    }
+
+    /// Commits an attempt where the agent may be given work; true when it took a slot.
+    fn open(&mut self, target: &Target, segment: usize) -> bool {
+        let name = &target.name;
+        match self.inventory.presence(name) {
+            Presence::Live { journal } => {
+                let commitment = self.commitment(&journal);
+                let attempt = target.attempt.next();
+                self.emit(
+                    name,
+                    TargetEvent::Opened {
+                        segment,
+                        attempt,
+                        commitment,
+                    },
+                );
+                true
+            }
+            Presence::Absent { since } if target.state == TargetState::NotStarted => {
+                self.absent_before_start(name, since);
+                false
+            }
+            other => {
+                self.wait(WaitingOn::from_presence(name, &other));
+                false
+            }
+        }
+    }
+
+    fn absent_before_start(&mut self, name: &TargetName, since: Timestamp) {
+        if !self.is_unreachable(since) {
+            self.wait(WaitingOn::AgentAbsent {
+                target: name.clone(),
+                since,
+            });
+            return self.wake(since.plus(self.inventory.limits.unreachable_after));
+        }
+        let event = match self.job.plan.scope.body.when_unreachable() {
+            WhenUnreachable::Defer => TargetEvent::Deferred { since: self.now },
+            WhenUnreachable::Fail => TargetEvent::LeftOut {
+                failure: self.unreachable(since),
+            },
+            WhenUnreachable::Skip => TargetEvent::Settled {
+                rest: Rest::Untouched,
+            },
+        };
+        self.emit(name, event);
+    }
+
+    /// Deferred targets run as soon as their agents are back, whatever wave is in work.
+    fn deferred_returns(&mut self) {
+        let deferred: Vec<(TargetName, Timestamp)> = self.deferred();
+        for (name, since) in deferred {
+            let given_up_at = since.plus(self.inventory.limits.defer_for);
+            if self.now >= given_up_at {
+                let why = format!(
+                    "deferred, and away for {:?}",
+                    self.inventory.limits.defer_for
+                );
+                self.emit(
+                    &name,
+                    TargetEvent::Settled {
+                        rest: Rest::NeedsOperator { why },
+                    },
+                );
+            } else if self.inventory.live(&name).is_some() {
+                self.run_deferred(&name);
+            } else {
+                self.wait(WaitingOn::Deferred {
+                    target: name,
+                    since,
+                });
+                self.wake(given_up_at);
+            }
+        }
+    }
+
+    fn run_deferred(&mut self, name: &TargetName) {
+        let disposition = self.job.part(name).map(|part| part.disposition.clone());
+        match disposition {
+            Some(Disposition::Run) => {
+                let target = self.job.target(name);
+                self.open(&target, 0);
+            }
+            Some(Disposition::Unchanged { .. }) => {
+                self.emit(
+                    name,
+                    TargetEvent::Settled {
+                        rest: Rest::Untouched,
+                    },
+                );
+            }
+            Some(Disposition::Refused { why, .. }) => {
+                let why = format!("returned, and its plan is refused: {why}");
+                self.emit(
+                    name,
+                    TargetEvent::Settled {
+                        rest: Rest::NeedsOperator { why },
+                    },
+                );
+            }
+            Some(Disposition::Deferred { .. } | Disposition::Skipped { .. }) | None => {
+                self.out.reads.plan.insert(name.clone());
+                self.wait(WaitingOn::LatePlan {
+                    target: name.clone(),
+                });
+            }
+        }
+    }
+
+    /// Deferred targets of waves begun so far, with since when.
+    fn deferred(&self) -> Vec<(TargetName, Timestamp)> {
+        let mut deferred = Vec::new();
+        for wave in 0..=self.job.header.wave {
+            for name in self.job.participants(wave) {
+                let target = self.job.target(name);
+                if let TargetState::Deferred { since } = target.state {
+                    deferred.push((name.clone(), since));
+                }
+            }
+        }
+        deferred
+    }
+
+    fn wave_decided(&mut self, targets: &[Target]) {
+        let index = self.job.header.wave;
+        let changed: BTreeSet<TargetName> = targets
+            .iter()
+            .filter(|target| target.state == TargetState::Rest(Rest::Changed))
+            .map(|target| target.name.clone())
+            .collect();
+        let soak = self
+            .job
+            .plan
+            .phase()
+            .waves
+            .get(index)
+            .and_then(|wave| wave.soak.clone());
+        if let Some(soak) = soak
+            && !changed.is_empty()
+        {
+            return self.soak(index, changed, &soak);
+        }
+        self.after_wave(index);
+    }
+
+    fn after_wave(&mut self, index: usize) {
+        if index + 1 < self.job.plan.phase().waves.len() {
+            return self.emit_header(HeaderEvent::WaveDone);
+        }
+        self.deferred_returns();
+        if self.out.events.is_empty() && self.deferred().is_empty() {
+            self.end();
+        }
+    }
+
+    fn soak(&mut self, wave: usize, targets: BTreeSet<TargetName>, soak: &crate::runbook::Soak) {
+        let committed = self
+            .job
+            .header
+            .soak
+            .clone()
+            .filter(|progress| progress.wave == wave);
+        let counted = self
+            .inventory
+            .soak
+            .clone()
+            .filter(|progress| progress.wave == wave);
+        let progress = match (&committed, counted) {
+            (Some(committed), Some(counted)) if counted.elapsed_ms < committed.elapsed_ms => {
+                committed.clone()
+            }
+            (_, Some(counted)) => counted,
+            (Some(committed), None) => committed.clone(),
+            (None, None) => SoakProgress::begin(wave),
+        };
+        match progress.verdict(&self.job.plan.scope.body, soak) {
+            Verdict::Passed => self.after_wave(wave),
+            Verdict::Broken { why } => {
+                let wave = self.job.plan.phase().waves[wave].name.clone();
+                self.stop(StopCause::Soak { wave, why });
+            }
+            Verdict::Going { left } => {
+                let done = committed.map_or(0, |committed| committed.elapsed_ms);
+                if progress.elapsed_ms.saturating_sub(done) >= COMMIT_EVERY.as_millis() as u64 {
+                    self.emit_header(HeaderEvent::Soaked {
+                        progress: progress.clone(),
+                    });
+                }
+                self.wait(WaitingOn::Soak {
+                    wave,
+                    left,
+                    unread: progress.unread.clone(),
+                });
+                self.out.reads.soak = Some(SoakWanted { wave, targets });
+            }
+        }
+    }
+}
+
+/// What the target's remedy or change did not achieve, for a person.
+pub(super) fn not_helped(target: &Target) -> Rest {
+    let why = target.failure.as_ref().map_or_else(
+        || "stopped half way".to_owned(),
+        |failed| match &failed.step {
+            Some(step) => format!("failed at `{step}`: {}", failed.failure.cause),
+            None => failed.failure.cause.clone(),
+        },
+    );
+    Rest::NeedsOperator { why }
+}
+
+fn is_before_barrier(target: &Target, barrier: usize) -> bool {
+    match &target.state {
+        TargetState::NotStarted => true,
+        TargetState::Assigned { segment } | TargetState::Running { segment } => *segment <= barrier,
+        TargetState::Stopped { segment } => *segment <= barrier,
+        TargetState::AtBarrier { segment, .. } => *segment < barrier,
+        TargetState::Deferred { .. }
+        | TargetState::Failed { .. }
+        | TargetState::UndoAssigned
+        | TargetState::Undoing
+        | TargetState::Unknown { .. }
+        | TargetState::Stuck { .. }
+        | TargetState::Rest(_) => false,
+    }
+}

@@ -1,0 +1,373 @@
+//! An agent's list of attempts against the records of the store: what a leader learns before it gives
+//! the agent anything.
+//!
+//! | the list | the record | follows |
+//! |---|---|---|
+//! | shorter than recorded for the same journal | any | not merged: the journal is to be set aside |
+//! | holds the open attempt | in work or unknown | its state is folded in, its end too |
+//! | lacks it; same journal, no damage | in work | nothing: it never arrived and is sent again |
+//! | lacks it; another journal, or damage | in work | unknown |
+//! | holds what no record knows | none, not ended | orphan; proof that the store lost it |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, JobId, JournalId, StepId, TargetName, Timestamp};
+use crate::job::{Direction, Report, Target, TargetEvent, TargetState};
+use crate::outcome::{SegmentOutcome, StepState};
+
+/// Every attempt in an agent's journal that is open, or was acknowledged within 7 days.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttemptList {
+    /// Which journal.
+    pub journal: JournalId,
+    /// Its highest sequence number.
+    pub sequence: u64,
+    /// Set when the journal was damaged or set aside at this start.
+    pub damage: Option<String>,
+    /// In no particular order.
+    pub attempts: Vec<Listed>,
+}
+
+/// One attempt of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listed {
+    /// Of which job.
+    pub job: JobId,
+    /// Its number.
+    pub attempt: Attempt,
+    /// Which way.
+    pub direction: Direction,
+    /// Which segment.
+    pub segment: usize,
+    /// What is journalled of its steps.
+    pub steps: BTreeMap<StepId, StepState>,
+    /// How it ended, if it has.
+    pub outcome: Option<SegmentOutcome>,
+    /// Whether the control plane has acknowledged that end.
+    pub acknowledged: bool,
+}
+
+/// What the fleet record remembers of an agent's journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordedJournal {
+    /// Which journal.
+    pub id: JournalId,
+    /// The highest sequence number ever reported of it. Never falls for one id.
+    pub sequence: u64,
+}
+
+/// What follows from a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// The journal lost records that were reported: tell the agent to set it aside.
+    SetAside {
+        /// What was recorded, what came.
+        why: String,
+    },
+    /// Commit these, then the agent may be given work.
+    Merged(Merged),
+}
+
+/// The events of a merge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// To each job's record of this target.
+    pub events: Vec<(JobId, TargetEvent)>,
+    /// Ended attempts whose end the store has, or no longer needs: to be acknowledged.
+    pub acknowledge: Vec<(JobId, Attempt)>,
+    /// Attempts that no record knows.
+    pub orphans: Vec<Listed>,
+    /// What proves that the store went back in time, if anything does.
+    pub went_back: Option<String>,
+}
+
+/// Holds a list against the records of one target. `ended` are jobs that have left the hot prefix.
+pub fn merge(
+    target: &TargetName,
+    recorded: Option<&RecordedJournal>,
+    list: &AttemptList,
+    records: &BTreeMap<JobId, Target>,
+    ended: &BTreeSet<JobId>,
+    now: Timestamp,
+) -> Merge {
+    if let Some(recorded) = recorded
+        && recorded.id == list.journal
+        && list.sequence < recorded.sequence
+    {
+        let why = format!(
+            "journal {} of {target} ends at {}, and {} was reported of it",
+            list.journal, list.sequence, recorded.sequence
+        );
+        return Merge::SetAside { why };
+    }
+    let mut merged = Merged::default();
+    for (job, record) in records {
+        fold_record(job, record, list, now, &mut merged);
+    }
+    for listed in &list.attempts {
+        fold_listed(listed, records.get(&listed.job), ended, &mut merged);
+    }
+    Merge::Merged(merged)
+}
+
+fn fold_record(
+    job: &JobId,
+    record: &Target,
+    list: &AttemptList,
+    now: Timestamp,
+    merged: &mut Merged,
+) {
+    let listed = list
+        .attempts
+        .iter()
+        .find(|listed| &listed.job == job && listed.attempt == record.attempt);
+    let open = record.state.in_work().is_some();
+    let unknown = matches!(record.state, TargetState::Unknown { .. });
+    match listed {
+        Some(listed) if open || record.is_open_question() => {
+            fold_state(job, record, listed, now, merged);
+        }
+        None if open && !speaks_for(record, list) => {
+            let evidence = vec![lost_because(record, list)];
+            merged
+                .events
+                .push((job.clone(), TargetEvent::Lost { evidence }));
+        }
+        // The same journal with no damage, and it never had the attempt: what was called unknown
+        // because the agent was away is known after all.
+        None if unknown && !record.observe && speaks_for(record, list) => {
+            let report = Report::Ended {
+                outcome: SegmentOutcome::Stopped { after: None },
+                steps: BTreeMap::new(),
+            };
+            merged
+                .events
+                .push((job.clone(), event(record.attempt, report, now)));
+        }
+        Some(_) | None => {}
+    }
+}
+
+fn fold_state(job: &JobId, record: &Target, listed: &Listed, now: Timestamp, merged: &mut Merged) {
+    if let Some(outcome) = &listed.outcome {
+        let report = Report::Ended {
+            outcome: outcome.clone(),
+            steps: listed.steps.clone(),
+        };
+        merged
+            .events
+            .push((job.clone(), event(record.attempt, report, now)));
+        return;
+    }
+    if record.state.in_work().is_none() {
+        return;
+    }
+    merged
+        .events
+        .push((job.clone(), event(record.attempt, Report::Accepted, now)));
+    for (step, state) in &listed.steps {
+        let seen = record.steps.get(step).unwrap_or(&StepState::NotStarted);
+        if seen != state && seen.clone().next(state.clone()).is_ok() {
+            let report = Report::Step {
+                step: step.clone(),
+                state: state.clone(),
+            };
+            merged
+                .events
+                .push((job.clone(), event(record.attempt, report, now)));
+        }
+    }
+}
+
+fn event(attempt: Attempt, report: Report, at: Timestamp) -> TargetEvent {
+    TargetEvent::Reported {
+        attempt,
+        report,
+        at,
+    }
+}
+
+/// Whether absence from the list proves that the attempt never began.
+fn speaks_for(record: &Target, list: &AttemptList) -> bool {
+    let same_journal = record
+        .commitment
+        .as_ref()
+        .is_some_and(|commitment| commitment.journal == list.journal);
+    same_journal && list.damage.is_none()
+}
+
+fn lost_because(record: &Target, list: &AttemptList) -> String {
+    if let Some(damage) = &list.damage {
+        return format!("the agent's journal was damaged: {damage}");
+    }
+    let before = record
+        .commitment
+        .as_ref()
+        .map_or("none", |c| c.journal.as_str());
+    format!(
+        "the agent's journal {before} is gone; it writes to {}",
+        list.journal
+    )
+}
+
+fn fold_listed(
+    listed: &Listed,
+    record: Option<&Target>,
+    ended: &BTreeSet<JobId>,
+    merged: &mut Merged,
+) {
+    let known = match record {
+        Some(record) => listed.attempt <= record.attempt,
+        None => ended.contains(&listed.job),
+    };
+    if !known {
+        merged.went_back = Some(format!(
+            "the agent holds attempt {} of job {}, which the store does not know",
+            listed.attempt, listed.job
+        ));
+        merged.orphans.push(listed.clone());
+    } else if listed.outcome.is_some() && !listed.acknowledged {
+        merged
+            .acknowledge
+            .push((listed.job.clone(), listed.attempt));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Fence;
+    use crate::job::Commitment;
+
+    fn name() -> TargetName {
+        "eu-west/prod-1".parse().unwrap()
+    }
+
+    fn list(journal: &str, attempts: Vec<Listed>) -> AttemptList {
+        AttemptList {
+            journal: journal.into(),
+            sequence: 10,
+            damage: None,
+            attempts,
+        }
+    }
+
+    fn record() -> Target {
+        let commitment = Commitment {
+            fence: Fence {
+                incarnation: 1,
+                epoch: 1,
+            },
+            journal: "a".into(),
+            at: Timestamp(1),
+        };
+        let opened = TargetEvent::Opened {
+            segment: 0,
+            attempt: Attempt(1),
+            commitment,
+        };
+        Target::new(name()).next(opened, 1).unwrap()
+    }
+
+    fn listed(outcome: Option<SegmentOutcome>) -> Listed {
+        Listed {
+            job: "j-1".into(),
+            attempt: Attempt(1),
+            direction: Direction::Forward,
+            segment: 0,
+            steps: BTreeMap::new(),
+            outcome,
+            acknowledged: false,
+        }
+    }
+
+    fn merged(list: &AttemptList, records: &[(&str, Target)]) -> Merged {
+        let records = records
+            .iter()
+            .map(|(job, t)| (JobId::from(*job), t.clone()))
+            .collect();
+        match merge(
+            &name(),
+            None,
+            list,
+            &records,
+            &BTreeSet::new(),
+            Timestamp(5),
+        ) {
+            Merge::Merged(merged) => merged,
+            Merge::SetAside { why } => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn absent_from_the_same_journal_is_sent_again() {
+        assert_eq!(
+            merged(&list("a", vec![]), &[("j-1", record())]),
+            Merged::default()
+        );
+    }
+
+    #[test]
+    fn absent_from_another_journal_is_unknown() {
+        let merged = merged(&list("b", vec![]), &[("j-1", record())]);
+        assert!(
+            matches!(merged.events[0].1, TargetEvent::Lost { .. }),
+            "{merged:?}"
+        );
+    }
+
+    #[test]
+    fn absent_from_a_damaged_journal_is_unknown() {
+        let mut damaged = list("a", vec![]);
+        damaged.damage = Some("CRC of record 7".into());
+        let merged = merged(&damaged, &[("j-1", record())]);
+        assert!(
+            matches!(merged.events[0].1, TargetEvent::Lost { .. }),
+            "{merged:?}"
+        );
+    }
+
+    #[test]
+    fn a_list_shorter_than_recorded_is_not_merged() {
+        let recorded = RecordedJournal {
+            id: "a".into(),
+            sequence: 11,
+        };
+        let records = BTreeMap::from([(JobId::from("j-1"), record())]);
+        let merge = merge(
+            &name(),
+            Some(&recorded),
+            &list("a", vec![listed(None)]),
+            &records,
+            &BTreeSet::new(),
+            Timestamp(5),
+        );
+        assert!(matches!(merge, Merge::SetAside { .. }), "{merge:?}");
+    }
+
+    #[test]
+    fn an_attempt_that_nobody_knows_is_an_orphan_and_proves_that_the_store_went_back() {
+        let merged = merged(&list("a", vec![listed(None)]), &[]);
+        assert_eq!(merged.orphans.len(), 1);
+        assert!(merged.went_back.is_some());
+    }
+
+    #[test]
+    fn an_end_that_the_journal_holds_is_folded_and_acknowledged() {
+        let list = list("a", vec![listed(Some(SegmentOutcome::Succeeded))]);
+        let merged = merged(&list, &[("j-1", record())]);
+        assert!(matches!(
+            merged.events[0].1,
+            TargetEvent::Reported {
+                report: Report::Ended { .. },
+                ..
+            }
+        ));
+        assert_eq!(merged.acknowledge, [("j-1".into(), Attempt(1))]);
+    }
+}
