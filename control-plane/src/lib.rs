@@ -3,7 +3,9 @@
 //! Dependencies inside go one way: `clock` and `store` know nothing of the rest; `leadership` and
 //! `view` stand on them.
 
+pub mod agents;
 pub mod clock;
 pub mod leadership;
+pub mod records;
 pub mod store;
 pub mod view;

@@ -1,0 +1,247 @@
+//! What the store holds, as types with a layout version each.
+//!
+//! Reading is strict: a record that does not parse is [`Error::Corrupt`], names its key, and is never
+//! taken for absent. Every past layout has a fixture in `tests/` that must load for ever.
+
+use std::collections::BTreeMap;
+
+use aldis_core::ids::{Digest, JobId, JournalId, PlanId, TargetName, Timestamp};
+use aldis_core::job::{Header, Request, Target};
+use aldis_core::plan::{ClusterIdentity, ObjectRef, Scope, TargetPart};
+use aldis_core::reconcile::{Listed, RecordedJournal};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Record;
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not what its key says.
+    #[error("record {key} is corrupt: {problem}")]
+    Corrupt {
+        /// Which.
+        key: String,
+        /// Where and what.
+        problem: String,
+    },
+    /// It was written by a later build.
+    #[error("record {key} has layout {found}, this build reads up to {known}: run a newer build")]
+    TooNew {
+        /// Which.
+        key: String,
+        /// Its layout.
+        found: u64,
+        /// The newest that this build knows.
+        known: u32,
+    },
+}
+
+/// A type of record with a layout number.
+pub trait Layout: Serialize + DeserializeOwned {
+    /// The newest layout that this build writes and reads.
+    const FORMAT: u32;
+}
+
+/// Reads a record.
+pub fn read<T: Layout>(record: &Record) -> Result<T, Error> {
+    let corrupt = |error: serde_json::Error| Error::Corrupt {
+        key: record.key.to_string(),
+        problem: error.to_string(),
+    };
+    let value: serde_json::Value = serde_json::from_slice(&record.value).map_err(corrupt)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > u64::from(T::FORMAT) => Err(Error::TooNew {
+            key: record.key.to_string(),
+            found,
+            known: T::FORMAT,
+        }),
+        _ => serde_json::from_value(value).map_err(corrupt),
+    }
+}
+
+/// Writes a record, as canonical JSON.
+pub fn write<T: Layout>(record: &T) -> Bytes {
+    Bytes::from(aldis_core::canonical::encode(record))
+}
+
+impl Layout for Header {
+    const FORMAT: u32 = Header::FORMAT;
+}
+
+impl Layout for Target {
+    const FORMAT: u32 = Target::FORMAT;
+}
+
+impl Layout for Request {
+    const FORMAT: u32 = 1;
+}
+
+/// `plans/<plan>/header`: the plan without its parts. Written last, so that it proves them whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanHeader {
+    /// Layout of this record.
+    pub format: u32,
+    /// Which.
+    pub id: PlanId,
+    /// What the digest covers beside the parts.
+    pub scope: Scope,
+    /// Over scope and parts.
+    pub digest: Digest,
+    /// Who asked for it.
+    pub planned_by: String,
+    /// When.
+    pub planned_at: Timestamp,
+    /// True once it was swept: no submission passes after that.
+    pub expired: bool,
+    /// The job it undoes or retries.
+    pub link: Option<aldis_core::job::Link>,
+}
+
+impl Layout for PlanHeader {
+    const FORMAT: u32 = 1;
+}
+
+/// `plans/<plan>/targets/<target>`: one agent's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanPart {
+    /// Layout of this record.
+    pub format: u32,
+    /// True when it was made after the job began, for a deferred target: the digest does not cover it,
+    /// its scope does.
+    pub late: bool,
+    /// As the agent made it.
+    pub part: TargetPart,
+}
+
+impl Layout for PlanPart {
+    const FORMAT: u32 = 1;
+}
+
+/// `fleet/<target>`: what is known of a cluster. Written on change only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fleet {
+    /// Layout of this record.
+    pub format: u32,
+    /// Which.
+    pub target: TargetName,
+    /// The cluster that is pinned to the name, by config or first registration.
+    pub identity: ClusterIdentity,
+    /// Another cluster that registered under the name and was refused.
+    pub offered: Option<ClusterIdentity>,
+    /// For selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Version of the agent.
+    pub version: String,
+    /// True for a practice cluster.
+    pub simulated: bool,
+    /// The journal and its highest sequence ever reported.
+    pub journal: RecordedJournal,
+    /// Attempts in the agent's journal that no record knows.
+    pub orphans: Vec<Listed>,
+    /// Set while this agent alone is held, with the alarm's text.
+    pub held: Option<String>,
+}
+
+impl Layout for Fleet {
+    const FORMAT: u32 = 1;
+}
+
+/// `fleet/<target>/session`: the live connection. A key of its own, so that a transaction can compare it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Session {
+    /// Layout of this record.
+    pub format: u32,
+    /// Rises with each registration; frames of an older session are dropped.
+    pub generation: u64,
+    /// The replica that holds the stream; empty once the agent has left or was lost.
+    pub replica: String,
+    /// That replica's boot id.
+    pub replica_boot: String,
+    /// The agent's process, drawn at its start.
+    pub process: String,
+    /// Proof of the machine and directory.
+    pub machine: String,
+    /// The journal it registered with.
+    pub journal: JournalId,
+    /// The leader that merged its list; none = not merged yet. Only the leader writes it.
+    pub merged: Option<aldis_core::ids::Fence>,
+    /// Set while two processes use the identity: who, and until when nobody gets work, in wall-clock
+    /// milliseconds of the writer. It outlives further registrations.
+    pub contested: Option<Contested>,
+    /// Since when nobody holds a stream.
+    pub absent_since: Option<Timestamp>,
+    /// True when the agent said goodbye.
+    pub said_goodbye: bool,
+}
+
+impl Layout for Session {
+    const FORMAT: u32 = 1;
+}
+
+/// Two processes under one identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contested {
+    /// The process that registered last, and the one before it.
+    pub processes: Vec<String>,
+    /// When the contest was seen last: one of them must be silent for a permit after this.
+    pub seen_at: Timestamp,
+    /// The alarm in words.
+    pub why: String,
+}
+
+/// `locks/<cluster uid>/<kind>/<ns>/<name>`: who may write the object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lock {
+    /// Layout of this record.
+    pub format: u32,
+    /// The job that holds it.
+    pub job: JobId,
+    /// Through which target.
+    pub target: TargetName,
+    /// What.
+    pub object: ObjectRef,
+}
+
+impl Layout for Lock {
+    const FORMAT: u32 = 1;
+}
+
+/// `ended/<job>`: a job that has left the hot prefix, whole, for as long as retention says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ended {
+    /// Layout of this record.
+    pub format: u32,
+    /// Its header at the end. Target records stay under the same names below this key.
+    pub header: Header,
+}
+
+impl Layout for Ended {
+    const FORMAT: u32 = 1;
+}
+
+/// `runbooks/<name>/<version>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoredRunbook {
+    /// Layout of this record.
+    pub format: u32,
+    /// As pushed.
+    pub text: String,
+    /// Digest of its content.
+    pub digest: Digest,
+    /// Who pushed it.
+    pub pushed_by: String,
+}
+
+impl Layout for StoredRunbook {
+    const FORMAT: u32 = 1;
+}
