@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Harness of the tests that need real components: finds their programs, starts and stops them.
+
+pub mod binaries;
+pub mod etcd;

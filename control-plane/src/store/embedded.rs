@@ -324,7 +324,7 @@ impl Inner {
     fn changes(&self, prefixes: &[String], after: Revision) -> Result<Option<Changes>> {
         let doing = "read history";
         let transaction = self.reader(doing)?;
-        if after.0 + 1 < counter(&transaction, COMPACTED)? {
+        if after.0 < counter(&transaction, COMPACTED)? {
             return Ok(None);
         }
         let history = transaction.open_table(HISTORY).map_err(reading(doing))?;

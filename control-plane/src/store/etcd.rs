@@ -37,11 +37,16 @@ use super::{
 /// still be tried within the call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Silence after which a connection is asked whether it lives, and time for its answer: together
-/// less than [`CALL_TIMEOUT`], so a dead connection is known before the call on it gives up.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
+/// Silence after which a connection is asked whether it lives, and time for its answer. A dead one is
+/// known after 4 s; calls on it have given up by then.
+///
+/// **Trap:** etcd closes a connection that pings more often than every 5 s (`too_many_pings`), unless
+/// it sent something in between. Pings are sent only in silence, so a connection in use never sends
+/// any; a watch keeps its own from falling silent (`follow`), and a connection without a watch that is
+/// closed for this is made again with the next call.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 /// See [`KEEPALIVE_EVERY`].
-const KEEPALIVE_ANSWER: Duration = Duration::from_millis(1500);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
 
 /// Records of one page of a listing. Bounds the answer to a page of our largest values.
 const PAGE: i64 = 256;

@@ -384,7 +384,7 @@ pub trait Store: Send + Sync + 'static {
     async fn commit_group(&self, group: Group) -> Result<Vec<Outcome>>;
 
     /// Follows all changes under the prefixes made *after* a revision, usually the one of a listing.
-    /// Where that is compacted, the first event is a [`Event::Reset`]. A watch that breaks is made
+    /// Where that lies before a compaction, the first event is a [`Event::Reset`]. A watch that breaks is made
     /// again by the adapter, with a listing and a `Reset`, never by resuming: a restored store would
     /// fill the gap with another history.
     async fn watch(&self, prefixes: Vec<String>, after: Revision) -> Result<Watch>;

@@ -10,8 +10,8 @@ use crate::store::{Result, Revision, Store};
 /// How often a proof is sought: a quarter of how long one is good for, so that three may fail.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How often progress is asked for while waiting: etcd does not answer while a watcher of the stream
-/// lags, and forgets the question.
+/// How often progress is asked for while waiting: a watch that was made again has forgotten the
+/// question.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Proves for as long as the view lives.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::{Etcd, MAX_ANSWER_BYTES, bounded, record};
 use crate::store::{Error, Event, Listing, Result, Revision};
@@ -17,6 +18,14 @@ use crate::store::{Error, Event, Listing, Result, Revision};
 /// Pause before a broken watch is made again: short beside the 2 s that a view may be old, long
 /// beside the round trip that a refused connection costs.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// How often a watch says something although nobody asked: less than the silence after which the
+/// connection would ping, and be closed for it.
+const TALK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often progress that somebody waits for is asked again: etcd gives no answer while one of the
+/// watchers lags, and forgets the question.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// The watch id of answers that are about the whole stream.
 const WHOLE_STREAM: i64 = -1;
@@ -90,12 +99,14 @@ async fn stream(etcd: &Etcd, prefixes: &[String], after: Revision, reader: &Read
         return pause(reader).await;
     };
     let mut created = 0;
+    let mut asking = Asking::new();
     loop {
         // Progress of a stream counts only once all its watchers exist.
         let all_created = created == prefixes.len();
         tokio::select! {
             () = reader.events.closed() => return End::Unwanted,
-            () = reader.asked.notified(), if all_created => {
+            () = asking.due(reader), if all_created => {
+                asking.asked();
                 if stream.request_progress().await.is_err() {
                     return End::Broken;
                 }
@@ -106,12 +117,53 @@ async fn stream(etcd: &Etcd, prefixes: &[String], after: Revision, reader: &Read
                     return End::Broken;
                 }
                 created += usize::from(answer.created());
-                if !deliver(&answer, reader).await {
+                if is_progress(&answer) {
+                    asking.answered();
+                }
+                if !deliver(&answer, after, reader).await {
                     return End::Unwanted;
                 }
             }
         }
     }
+}
+
+/// When to ask for progress: when somebody wants it, again while that is not answered, and when nobody
+/// asked for long. By a deadline, so that a stream of events does not put the asking off.
+struct Asking {
+    wanted: bool,
+    at: Instant,
+}
+
+impl Asking {
+    fn new() -> Self {
+        Self {
+            wanted: false,
+            at: Instant::now() + TALK_EVERY,
+        }
+    }
+
+    async fn due(&mut self, reader: &Reader) {
+        tokio::select! {
+            () = reader.asked.notified() => self.wanted = true,
+            () = tokio::time::sleep_until(self.at) => {}
+        }
+    }
+
+    fn asked(&mut self) {
+        let pause = if self.wanted { ASK_EVERY } else { TALK_EVERY };
+        self.at = Instant::now() + pause;
+    }
+
+    fn answered(&mut self) {
+        self.wanted = false;
+        self.at = Instant::now() + TALK_EVERY;
+    }
+}
+
+/// Whether an answer is about the whole stream, and so says how far it is.
+fn is_progress(answer: &WatchResponse) -> bool {
+    answer.watch_id() == WHOLE_STREAM && !answer.created() && answer.events().is_empty()
 }
 
 async fn pause(reader: &Reader) -> End {
@@ -121,13 +173,15 @@ async fn pause(reader: &Reader) -> End {
     }
 }
 
+/// Opens one watcher a prefix. They start *at* the revision that is known, though only what comes after
+/// it is delivered: etcd answers no progress request while a watcher's start lies in the future.
 async fn open(etcd: &Etcd, prefixes: &[String], after: Revision) -> Option<WatchStream> {
     let client = etcd.client.watch_client();
     let mut client = client.max_decoding_message_size(MAX_ANSWER_BYTES);
     let options = |number: usize| {
         WatchOptions::new()
             .with_prefix()
-            .with_start_revision(after.0 + 1)
+            .with_start_revision(after.0.max(1))
             .with_watch_id(i64::try_from(number + 1).unwrap_or(i64::MAX))
     };
     let opened = bounded("watch", async {
@@ -148,9 +202,12 @@ fn nothing_to_watch() -> etcd_client::Error {
 }
 
 /// Hands on what an answer says; false where nobody reads.
-async fn deliver(answer: &WatchResponse, reader: &Reader) -> bool {
+async fn deliver(answer: &WatchResponse, after: Revision, reader: &Reader) -> bool {
     for event in answer.events() {
         let Some(stored) = event.kv() else { continue };
+        if stored.mod_revision() <= after.0 {
+            continue;
+        }
         let event = match record(stored) {
             Err(unreadable) => return reader.end_with(unreadable).await,
             Ok(record) => Event::Changed {
@@ -163,9 +220,8 @@ async fn deliver(answer: &WatchResponse, reader: &Reader) -> bool {
             return false;
         }
     }
-    let about_all = answer.watch_id() == WHOLE_STREAM && answer.events().is_empty();
     match answer.header() {
-        Some(header) if about_all && !answer.created() => {
+        Some(header) if is_progress(answer) => {
             let revision = Revision(header.revision());
             reader.send(Event::Progress { revision }).await
         }
