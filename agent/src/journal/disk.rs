@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -75,7 +75,12 @@ impl RealDisk {
             dir: dir.to_owned(),
             source,
         };
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        // Prior state may hold secrets: nobody else reads it.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -116,6 +121,7 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(true)
             .write(true)
+            .mode(0o600)
             .open(self.dir.join(name))?;
         Ok(Box::new(RealFile { file }))
     }

@@ -141,7 +141,11 @@ fn torn_if_zero(rest: &[u8], damage: &'static str) -> Tail {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
+    // Compared in blocks: reserved space is a megabyte, and byte by byte a debug build takes its time.
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes
+        .chunks(ZEROS.len())
+        .all(|block| *block == ZEROS[..block.len()])
 }
 
 struct Head {
