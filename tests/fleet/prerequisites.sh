@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Checks for what a fresh Debian or Ubuntu machine may lack, installs the packages that need no choice,
+# and says in one sentence what to type for the rest.
+set -euo pipefail
+
+rust_needed=1.95
+
+say() { printf 'aldis: %s\n' "$*" >&2; }
+
+if ! command -v cargo >/dev/null; then
+    say "Rust is not installed: install rustup (https://rustup.rs), then type \`rustup default $rust_needed\`"
+    exit 1
+fi
+found=$(cargo --version | cut -d' ' -f2)
+if [ "$(printf '%s\n%s\n' "$rust_needed" "$found" | sort -V | head -n 1)" != "$rust_needed" ]; then
+    say "Rust $found is too old, $rust_needed or later is needed: type \`rustup update stable\`"
+    exit 1
+fi
+
+missing=()
+command -v protoc >/dev/null || missing+=(protobuf-compiler)
+command -v cc >/dev/null || missing+=(build-essential)
+command -v flock >/dev/null || missing+=(util-linux)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+    say "please install: ${missing[*]}"
+    exit 1
+fi
+sudo=
+[ "$(id -u)" -eq 0 ] || sudo=sudo
+say "installing ${missing[*]}"
+$sudo apt-get update -qq
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
