@@ -17,6 +17,9 @@ mod ending;
 mod forward;
 mod waiting;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use crate::ids::{JournalId, TargetName, Timestamp};
