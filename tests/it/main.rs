@@ -1,0 +1,3 @@
+//! Tests of the whole that need no component of another project.
+
+mod house;
