@@ -1,5 +1,6 @@
 //! The runbook format: what may be written, as types. Reading and judging a file is `load`'s.
 
+pub mod builtin;
 pub mod duration;
 pub mod expression;
 
