@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::entry::{AttemptKey, Entry, JournalId};
 use super::load::{self, Contents, MAKING, NAME, io};
 use super::promises::Promises;
@@ -180,23 +180,35 @@ impl Image {
     fn write(&self, disk: &dyn Disk) -> Result<Written, Error> {
         let mut file = disk.create(MAKING).map_err(io("create"))?;
         let needed = self.bytes.len() as u64 + self.promises.bytes();
-        let allocated = needed.next_multiple_of(CHUNK);
-        if let Err(source) = file.reserve(allocated) {
-            let full = is_full(&source);
-            disk.remove(MAKING).map_err(io("remove the rest of"))?;
-            return Err(if full {
-                Error::Full { needed }
-            } else {
-                Error::Io {
-                    doing: "reserve room in",
-                    source,
-                }
-            });
-        }
+        let allocated = match reserve(&mut *file, needed) {
+            Ok(allocated) => allocated,
+            Err(error) => {
+                disk.remove(MAKING).map_err(io("remove the rest of"))?;
+                return Err(error);
+            }
+        };
         file.write_at(0, &self.bytes).map_err(io("write to"))?;
         file.sync().map_err(Error::Fsync)?;
         Ok(Written { file, allocated })
     }
+}
+
+/// Reserves a whole chunk, or just what is needed where the disk is nearly full: an agent with a
+/// damaged journal must be able to start there, and a compaction to free space.
+fn reserve(file: &mut dyn DiskFile, needed: u64) -> Result<u64, Error> {
+    for length in [needed.next_multiple_of(CHUNK), needed] {
+        match file.reserve(length) {
+            Ok(()) => return Ok(length),
+            Err(error) if is_full(&error) => {}
+            Err(source) => {
+                return Err(Error::Io {
+                    doing: "reserve room in",
+                    source,
+                });
+            }
+        }
+    }
+    Err(Error::Full { needed })
 }
 
 fn put_in_place(disk: &dyn Disk, aside: Option<&str>) -> Result<(), Error> {

@@ -539,6 +539,17 @@ fn setting_aside_begins_anew_under_another_id() {
 }
 
 #[test]
+fn a_nearly_full_disk_still_lets_a_journal_be_set_aside() {
+    let disk = written(&story());
+    let mut journal = reopened(&disk).journal;
+    disk.leave_free(4096);
+    journal
+        .set_aside("short", OTHER_ID)
+        .expect("needs far less than a chunk");
+    assert_eq!(journal.id(), OTHER_ID);
+}
+
+#[test]
 fn a_journal_that_was_taken_away_after_one_was_set_aside_is_reported() {
     let disk = written(&story());
     reopened(&disk)
