@@ -91,8 +91,20 @@ pub struct Applied {
     pub outputs: Value,
     /// Whether anything changed.
     pub changed: bool,
-    /// What an undo later compares with. It is journalled and never leaves the agent.
+    /// What an undo later compares with: at most 32 KiB, digests rather than objects. It is journalled in the room that
+    /// was reserved with the intent, and never leaves the agent; longer ones are dropped.
     pub after: Value,
+}
+
+/// An effect to put back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    /// The stamp that it carries.
+    pub stamp: Stamp,
+    /// What stood there before it.
+    pub before: Before,
+    /// What it left; none where its end was never recorded.
+    pub after: Option<Value>,
 }
 
 /// What a look at the cluster says of one call.
@@ -202,17 +214,11 @@ pub trait Actions: Send + Sync {
     /// nothing.
     async fn fence(&self, call: &Call, before: Option<&Before>) -> Result<(), Trouble>;
 
-    /// Puts `before` back where the touched part still equals `after`; without `after` (the effect was never recorded),
-    /// where the effect's stamp is there. Harmless on work that never happened and on work already undone. Returns when
-    /// what was captured is back and the rollout at least as complete as it was. Where somebody else changed the object
-    /// since, [`Trouble::Failed`] names them.
-    async fn undo(
-        &self,
-        call: &Call,
-        before: &Before,
-        after: Option<&Value>,
-        progress: &Progress,
-    ) -> Result<(), Trouble>;
+    /// Puts back what stood before `effect`, where the touched part still equals what it left; where that was never
+    /// recorded, only where its stamp is there. `call` is the step with its own stamp for the way back. Harmless on work
+    /// that never happened and on work already undone. Returns when what was captured is back and the rollout at least
+    /// as complete as it was. Where somebody else changed the object since, [`Trouble::Failed`] names them.
+    async fn undo(&self, call: &Call, effect: &Effect, progress: &Progress) -> Result<(), Trouble>;
 }
 
 #[cfg(test)]
