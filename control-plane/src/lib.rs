@@ -5,6 +5,8 @@
 
 pub mod agents;
 pub mod clock;
+pub mod commit;
+pub mod jobs;
 pub mod leadership;
 pub mod records;
 pub mod store;

@@ -214,14 +214,18 @@ impl Layout for Lock {
     const FORMAT: u32 = 1;
 }
 
-/// `ended/<job>`: a job that has left the hot prefix, whole, for as long as retention says.
+/// `ended/<job>`: a job that has left the hot prefix, whole, for as long as retention says. One record,
+/// so that it is put in the transaction that deletes the header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ended {
     /// Layout of this record.
     pub format: u32,
-    /// Its header at the end. Target records stay under the same names below this key.
+    /// Its header at the end.
     pub header: Header,
+    /// Its targets at the end. Where they would not fit one record (some 1,500 targets), outputs and
+    /// evidence of steps are left out.
+    pub targets: BTreeMap<TargetName, Target>,
 }
 
 impl Layout for Ended {
