@@ -71,7 +71,7 @@ pub struct Try {
     pub step: StepId,
     /// What to do.
     pub action: Action,
-    /// Its resolved input.
+    /// Its resolved input; null where [`before_try`] ends the step, whose input may then not resolve.
     pub with: Value,
     /// Number of the try, from 1.
     pub number: u32,
@@ -172,8 +172,11 @@ fn begin(
         return Next::WaitUntil(so_far.next_at);
     }
     let spent = so_far.map_or(Duration::ZERO, |so_far| now.saturating_sub(so_far.first_at));
-    let resolved =
-        Template::parse(&step.with).and_then(|template| template.resolve(&assignment.scope(known)));
+    let resolved = match before_try(assignment, progress, &step.id) {
+        Some(_) => Ok(Value::Null),
+        None => Template::parse(&step.with)
+            .and_then(|template| template.resolve(&assignment.scope(known))),
+    };
     match resolved {
         Ok(with) => Next::Try(Try {
             step: step.id.clone(),
@@ -406,9 +409,9 @@ fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepSt
             ),
         }),
         Undo::Auto if step.uses.undo() == UndoKind::Auto => NextUndo::Undo {
+            timeout: way_back(assignment, &id),
             step: id,
             how: UndoHow::Auto,
-            timeout: timeout(step),
         },
         Undo::Auto => NextUndo::Pass { step: id },
         Undo::Own { uses, with } => {
@@ -417,12 +420,12 @@ fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepSt
                 .and_then(|template| template.resolve(&assignment.scope(known)));
             match resolved {
                 Ok(with) => NextUndo::Undo {
+                    timeout: way_back(assignment, &id),
                     step: id,
                     how: UndoHow::Own {
                         action: uses.unwrap_or(step.uses),
                         with,
                     },
-                    timeout: timeout(step),
                 },
                 Err(error) => NextUndo::Finished(SegmentOutcome::Stuck {
                     failure: Failure::new("expression", format!("undo of `{id}`: {error}")),
@@ -431,6 +434,20 @@ fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepSt
             }
         }
     }
+}
+
+/// An undo returns when the object is as healthy as it was. So it has the time of its step and of the
+/// reads that follow it, which wait for the same thing on the way forward.
+fn way_back(assignment: &Assignment, id: &StepId) -> Duration {
+    let mut from = assignment
+        .steps
+        .iter()
+        .skip_while(|planned| &planned.step.id != id);
+    let own = from.next().map_or(DEFAULT_TIMEOUT, |p| timeout(&p.step));
+    let reads = from
+        .take_while(|p| p.part == StepPart::Main && p.step.uses.effect() == Effect::Read)
+        .map(|p| timeout(&p.step));
+    own + reads.sum::<Duration>()
 }
 
 fn merge(below: &Value, above: &Value) -> Value {
@@ -442,5 +459,97 @@ fn merge(below: &Value, above: &Value) -> Value {
         }
         (below, Value::Null) => below.clone(),
         (_, above) => above.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignments::{Order, Wanted};
+    use crate::ids::{Attempt, Digest, Fence};
+    use crate::job::Direction;
+    use crate::plan::{ClusterIdentity, Disposition, RunbookRef, TargetPart};
+    use serde_json::json;
+
+    fn step(id: &str, uses: &str, more: Value) -> SegmentStep {
+        let mut written = json!({"id": id, "use": uses, "with": {"deployment": "shop"}});
+        if let (Value::Object(written), Value::Object(more)) = (&mut written, more) {
+            written.extend(more);
+        }
+        SegmentStep {
+            part: StepPart::Main,
+            step: serde_json::from_value(written).unwrap(),
+        }
+    }
+
+    fn assignment(steps: Vec<SegmentStep>) -> Assignment {
+        let target: crate::ids::TargetName = "eu-west/prod-1".parse().unwrap();
+        let identity = ClusterIdentity {
+            cluster_uid: "u".into(),
+            ca_fingerprint: "f".into(),
+        };
+        Assignment {
+            format: Assignment::FORMAT,
+            order: Order {
+                job: "j-1".into(),
+                target: target.clone(),
+                attempt: Attempt(1),
+                fence: Fence::default(),
+                journal: "a".into(),
+                direction: Direction::Forward,
+                segment: 0,
+                wanted: Wanted::Go,
+            },
+            runbook: RunbookRef {
+                name: "r".into(),
+                version: 1,
+                digest: Digest::new("d"),
+            },
+            plan_digest: Digest::new("d"),
+            params: json!({}),
+            labels: BTreeMap::new(),
+            part: TargetPart {
+                target,
+                identity,
+                simulated: false,
+                disposition: Disposition::Run,
+                steps: vec![],
+                warnings: vec![],
+            },
+            steps,
+            known: BTreeMap::new(),
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn a_step_that_its_condition_leaves_out_needs_no_input() {
+        let of_nothing =
+            json!({"if": "false", "with": {"deployment": "${steps.gone.outputs.name}"}});
+        let assignment = assignment(vec![step("a", "kube.set-image", of_nothing)]);
+        let next = advance(&assignment, &Progress::default(), Duration::ZERO);
+        assert!(matches!(next, Next::Try(_)), "{next:?}");
+        let skipped = before_try(&assignment, &Progress::default(), &"a".into());
+        assert!(matches!(skipped, Some(StepState::Skipped { .. })));
+    }
+
+    #[test]
+    fn an_undo_has_the_time_of_the_reads_that_waited_for_its_step() {
+        let wait = json!({"timeout": "10m"});
+        let assignment = assignment(vec![
+            step("set", "kube.set-image", json!({"timeout": "1m"})),
+            step("wait", "kube.wait", wait.clone()),
+            step("next", "kube.set-image", json!({})),
+            step("wait_again", "kube.wait", wait),
+        ]);
+        let done = StepState::Succeeded {
+            outputs: json!({}),
+            changed: true,
+        };
+        let next = advance_undo(&assignment, &BTreeMap::from([("set".into(), done)]));
+        let NextUndo::Undo { step, timeout, .. } = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!((step.as_str(), timeout.as_secs()), ("set", 660));
     }
 }
