@@ -1,8 +1,13 @@
 //! The runbook format: what may be written, as types. Reading and judging a file is `load`'s.
 
 pub mod builtin;
+pub mod codes;
+pub mod diagnostics;
 pub mod duration;
 pub mod expression;
+pub mod load;
+pub mod params;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

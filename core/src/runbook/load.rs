@@ -1,0 +1,67 @@
+//! From the text of a file to a runbook that is worth planning, or to everything that is wrong with it.
+//!
+//! ```text
+//! text ─▶ tree (places, limits) ─▶ checks ─▶ typed runbook, digest
+//!               └──────── all mistakes at once ◀──┘
+//! ```
+//!
+//! The digest is of the bytes of the file: it stays what it was when a later build learns another
+//! field, and anybody can check it with `sha256sum`.
+
+use super::codes::Code;
+use super::diagnostics::{Diagnostics, Finding};
+use super::{Runbook, tree};
+use crate::canonical;
+use crate::ids::Digest;
+
+/// A runbook that holds every rule of the format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What was written.
+    pub runbook: Runbook,
+    /// SHA-256 of [`Self::text`].
+    pub digest: Digest,
+    /// The file as it was.
+    pub text: String,
+}
+
+/// Reads one runbook. `source_name` is what messages call the file.
+pub fn load(source_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
+    let mut found = Diagnostics::new(source_name, text);
+    let tree = tree::parse(text, &mut found);
+    let runbook = tree.and_then(|tree| typed(&tree, &mut found));
+    found.sort();
+    match runbook {
+        Some(runbook) if found.is_empty() => Ok(Loaded {
+            runbook,
+            digest: canonical::hash(text.as_bytes()),
+            text: text.to_owned(),
+        }),
+        _ => Err(found),
+    }
+}
+
+/// The typed runbook of a tree.
+fn typed(tree: &tree::Node, found: &mut Diagnostics) -> Option<Runbook> {
+    serde_json::from_value(tree.json())
+        .map_err(|error| {
+            let span = tree.span.clone();
+            found.push(Finding::new(Code::WrongType, span, error.to_string()));
+        })
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runbook::builtin;
+
+    #[test]
+    fn the_library_loads_and_its_digest_is_of_the_bytes() {
+        for (name, text) in builtin::ALL {
+            let loaded = load(name, text).unwrap_or_else(|found| panic!("{found}"));
+            assert_eq!(loaded.runbook.metadata.name, name);
+            assert_eq!(loaded.digest, canonical::hash(text.as_bytes()));
+        }
+    }
+}
