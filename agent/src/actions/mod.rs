@@ -8,6 +8,16 @@
 //!                                        └── crash ──▶ observe ─▶ done / not done (after fence) / unknown
 //! ```
 
+mod images;
+mod inputs;
+mod planned;
+pub mod redact;
+pub mod revisions;
+mod rollout_undo;
+mod set_image;
+pub mod simulated;
+mod template;
+
 use std::sync::Arc;
 use std::time::Duration;
 

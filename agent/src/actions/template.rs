@@ -1,0 +1,328 @@
+//! What is kept of a Deployment before its pod template changes, and what follows from it afterwards.
+//!
+//! Pure, and the same for a real cluster and a practice one: both bring what they see ([`Seen`]) and do what is decided
+//! here.
+//!
+//! | seen later | [`Before::observe`] | [`Before::way_back`] |
+//! |---|---|---|
+//! | our stamp | done | put back, where the template is the one that we left |
+//! | the template of before | not done | nothing to do |
+//! | anything else | cannot be told, names who | refused, names who |
+
+use aldis_core::ids::Digest;
+use aldis_core::outcome::Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Applied, Observed, Trouble};
+
+/// A change of one Deployment's pod template, worked out and not sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Change {
+    /// The template to send.
+    pub(super) template: Value,
+    /// What the action says once it is done.
+    pub(super) outputs: Value,
+    /// Why there is nothing to send; none where there is.
+    pub(super) unchanged: Option<String>,
+}
+
+/// How far a rollout had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Completeness {
+    /// Every wanted pod was of the template, and available.
+    pub(super) complete: bool,
+    /// Pods of the template.
+    pub(super) updated: i64,
+    /// Available pods.
+    pub(super) available: i64,
+}
+
+/// Prior state of a template change. It holds the whole template, so it never leaves the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Before {
+    /// UID of the object: one of the same name that was made since is another one.
+    pub(super) uid: String,
+    /// As found.
+    pub(super) template: Value,
+    /// Its hash.
+    pub(super) hash: Digest,
+    /// How far its rollout had come.
+    pub(super) rollout: Completeness,
+    /// What is to be sent.
+    pub(super) change: Change,
+    /// Hash of what the change leaves, by the server's own dry run where there was one.
+    pub(super) after: Digest,
+    /// Key of the effect, to find it again when the way back has a stamp of its own.
+    pub(super) key: String,
+}
+
+/// The object as it is at a later moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Its UID.
+    pub(super) uid: String,
+    /// Hash of its pod template.
+    pub(super) hash: Digest,
+    /// Value of annotation `aldis.dev/attempt`.
+    pub(super) key: Option<String>,
+    /// Who wrote the template last, and when, such as "kubectl-edit at 2026-11-24T10:00:00Z".
+    pub(super) changed_by: String,
+}
+
+/// What an undo has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WayBack {
+    /// Nothing was ever done.
+    NothingDone,
+    /// What was captured is there already.
+    AlreadyBack,
+    /// Send the captured template.
+    Send,
+}
+
+impl Before {
+    /// Reads what [`super::Actions::capture`] returned.
+    pub(super) fn read(before: &super::Before) -> Result<Self, Trouble> {
+        Self::deserialize(before).map_err(|error| {
+            let cause = format!("the captured state of the Deployment cannot be read: {error}");
+            Trouble::refused(Failure::new("invalid", cause))
+        })
+    }
+
+    /// For the journal.
+    ///
+    /// # Panics
+    /// Never: text keys only.
+    pub(super) fn write(&self) -> super::Before {
+        serde_json::to_value(self).expect("text keys only")
+    }
+
+    /// What the effect left, when this is the answer of the server.
+    pub(super) fn applied(&self, after: &Digest) -> Applied {
+        Applied {
+            outputs: self.change.outputs.clone(),
+            changed: self.change.unchanged.is_none(),
+            after: json!({ "hash": after }),
+        }
+    }
+
+    /// Whether the effect of the call with `key` is there.
+    pub(super) fn observe(&self, seen: &Seen, key: &str) -> Observed {
+        if self.change.unchanged.is_some() {
+            return Observed::Done(self.applied(&self.after));
+        }
+        // Before the stamp: a restored backup brings annotations along.
+        if seen.uid != self.uid {
+            let evidence = vec![format!("it was made anew since: its UID is {}", seen.uid)];
+            return Observed::Indeterminate { evidence };
+        }
+        if seen.key.as_deref() == Some(key) {
+            return Observed::Done(self.applied(&self.after));
+        }
+        if seen.hash == self.hash {
+            return Observed::NotDone;
+        }
+        let evidence = vec![
+            "its pod template is not the one that was found before the step".to_owned(),
+            "it does not carry the stamp of the step".to_owned(),
+            format!("its pod template was last written by {}", seen.changed_by),
+        ];
+        Observed::Indeterminate { evidence }
+    }
+
+    /// Whether an undo with `key` has been done: the mirror of [`Before::observe`].
+    pub(super) fn observe_undo(&self, seen: &Seen, key: &str, after: Option<&Digest>) -> Observed {
+        let back = Observed::Done(Applied {
+            outputs: Value::Null,
+            changed: self.change.unchanged.is_none(),
+            after: json!({ "hash": self.hash }),
+        });
+        if seen.uid == self.uid && seen.key.as_deref() == Some(key) {
+            return back;
+        }
+        match self.way_back("the Deployment", seen, after) {
+            Ok(WayBack::NothingDone | WayBack::AlreadyBack) => back,
+            Ok(WayBack::Send) => Observed::NotDone,
+            Err(failure) => Observed::Indeterminate {
+                evidence: [vec![failure.cause], failure.evidence].concat(),
+            },
+        }
+    }
+
+    /// What an undo has to do. Only a template that our step left is ever replaced.
+    pub(super) fn way_back(
+        &self,
+        object: &str,
+        seen: &Seen,
+        after: Option<&Digest>,
+    ) -> Result<WayBack, Failure> {
+        if self.change.unchanged.is_some() {
+            return Ok(WayBack::NothingDone);
+        }
+        if seen.uid != self.uid {
+            let cause = format!("{object} was made anew since our step; it is left as it is");
+            return Err(Failure::new("drift", cause));
+        }
+        if seen.hash == self.hash {
+            return Ok(WayBack::AlreadyBack);
+        }
+        let ours = match after {
+            Some(after) => seen.hash == *after,
+            // Nothing was recorded: the stamp says that the effect landed, the hash that it still stands.
+            None => seen.key.as_ref() == Some(&self.key) && seen.hash == self.after,
+        };
+        if ours {
+            return Ok(WayBack::Send);
+        }
+        let by = &seen.changed_by;
+        let cause =
+            format!("{object} was changed after our step, by {by}; it is left as that made it");
+        Err(Failure::new("drift", cause)
+            .with_hint("decide with them which template shall stay, then resolve the step"))
+    }
+}
+
+/// What can be said when the captured state is lost: the stamp alone must do.
+pub(super) fn observe_without_before(seen: &Seen, key: &str) -> Observed {
+    if seen.key.as_deref() == Some(key) {
+        return Observed::Done(Applied {
+            outputs: Value::Null,
+            changed: true,
+            after: json!({ "hash": seen.hash }),
+        });
+    }
+    Observed::NotDone
+}
+
+/// The hash in what [`Before::applied`] journalled.
+pub(super) fn after_hash(after: Option<&Value>) -> Option<Digest> {
+    let hash = after?.get("hash")?.as_str()?;
+    Some(Digest::new(hash))
+}
+
+/// A template that is not the one that was planned from.
+pub(super) fn drift(object: &str, planned: &Digest, found: &Digest, changed_by: &str) -> Failure {
+    let cause =
+        format!("the pod template of {object} changed since it was planned, by {changed_by}");
+    Failure::new("drift", cause)
+        .with_evidence(vec![format!(
+            "template hash {} when planned, {} when it was to be changed",
+            planned.short(),
+            found.short()
+        )])
+        .with_hint("plan again to see what would happen to the template that is there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actions::revisions::hash;
+
+    fn before() -> Before {
+        let (old, new) = (json!({"image": "v1"}), json!({"image": "v2"}));
+        Before {
+            uid: "u-1".into(),
+            hash: hash(&old),
+            template: old,
+            rollout: Completeness {
+                complete: true,
+                updated: 3,
+                available: 3,
+            },
+            after: hash(&new),
+            change: Change {
+                template: new,
+                outputs: json!({"changed": true}),
+                unchanged: None,
+            },
+            key: "ours".into(),
+        }
+    }
+
+    fn seen(image: &str, key: Option<&str>) -> Seen {
+        Seen {
+            uid: "u-1".into(),
+            hash: hash(&json!({ "image": image })),
+            key: key.map(str::to_owned),
+            changed_by: "kubectl-edit at noon".into(),
+        }
+    }
+
+    #[test]
+    fn the_stamp_alone_proves_the_effect() {
+        let Observed::Done(applied) = before().observe(&seen("v2", Some("ours")), "ours") else {
+            panic!("done");
+        };
+        assert!(applied.changed);
+        assert_eq!(after_hash(Some(&applied.after)), Some(before().after));
+    }
+
+    #[test]
+    fn an_untouched_template_proves_that_nothing_was_done() {
+        let observed = before().observe(&seen("v1", Some("of another job")), "ours");
+        assert_eq!(observed, Observed::NotDone);
+    }
+
+    #[test]
+    fn a_third_template_proves_nothing_and_names_who_made_it() {
+        let Observed::Indeterminate { evidence } = before().observe(&seen("v3", None), "ours")
+        else {
+            panic!("indeterminate");
+        };
+        assert!(evidence[2].contains("kubectl-edit at noon"), "{evidence:?}");
+    }
+
+    #[test]
+    fn the_same_template_without_our_stamp_may_be_somebody_elses() {
+        let observed = before().observe(&seen("v2", None), "ours");
+        assert!(matches!(observed, Observed::Indeterminate { .. }));
+    }
+
+    #[test]
+    fn an_object_of_the_same_name_made_since_is_another() {
+        let other = Seen {
+            uid: "u-2".into(),
+            ..seen("v1", None)
+        };
+        assert!(matches!(
+            before().observe(&other, "ours"),
+            Observed::Indeterminate { .. }
+        ));
+        assert!(before().way_back("it", &other, None).is_err());
+    }
+
+    #[test]
+    fn only_what_we_left_is_put_back() {
+        let left = before().after;
+        let way = |seen: &Seen| before().way_back("Deployment shop/checkout", seen, Some(&left));
+        assert_eq!(way(&seen("v2", None)), Ok(WayBack::Send));
+        assert_eq!(way(&seen("v1", None)), Ok(WayBack::AlreadyBack));
+        assert_eq!(
+            way(&seen("v3", Some("ours"))).unwrap_err().cause,
+            "Deployment shop/checkout was changed after our step, by kubectl-edit at noon; it is left as that made it"
+        );
+    }
+
+    #[test]
+    fn without_a_record_only_a_stamped_template_is_put_back() {
+        let way = |seen: &Seen| before().way_back("it", seen, None);
+        assert_eq!(way(&seen("v2", Some("ours"))), Ok(WayBack::Send));
+        assert_eq!(way(&seen("v1", None)), Ok(WayBack::AlreadyBack));
+        assert!(way(&seen("v2", None)).is_err());
+        assert!(way(&seen("v3", Some("ours"))).is_err());
+    }
+
+    #[test]
+    fn a_step_that_changed_nothing_needs_no_way_back() {
+        let mut before = before();
+        before.change.unchanged = Some("does not run v2".into());
+        assert_eq!(
+            before.way_back("it", &seen("v3", None), None),
+            Ok(WayBack::NothingDone)
+        );
+    }
+}
