@@ -28,8 +28,8 @@ use super::planned::{self, WriteFacts};
 use super::revisions::{History, Revision, hash};
 use super::template::{self, Change, Completeness, Seen, WayBack};
 use super::{
-    Actions, Applied, Before, Call, Observed, Planned, Progress, Trouble, images, inputs as input,
-    redact, rollout_undo, set_image,
+    Actions, Applied, Before, Call, Effect, Observed, Planned, Progress, Trouble, images,
+    inputs as input, redact, rollout_undo, set_image,
 };
 
 /// One practice cluster.
@@ -478,19 +478,13 @@ impl Actions for Simulated {
         Ok(())
     }
 
-    async fn undo(
-        &self,
-        call: &Call,
-        before: &Before,
-        after: Option<&Value>,
-        progress: &Progress,
-    ) -> Result<(), Trouble> {
+    async fn undo(&self, call: &Call, effect: &Effect, progress: &Progress) -> Result<(), Trouble> {
         if !input::writes(call) {
             return Ok(());
         }
-        let before = template::Before::read(before)?;
+        let before = template::Before::read(&effect.before)?;
         let (place, found) = self.written(call)?;
-        let after = template::after_hash(after);
+        let after = template::after_hash(effect.after.as_ref());
         let way = before
             .way_back(&place.object(), &found.seen(), after.as_ref())
             .map_err(Trouble::refused)?;
@@ -560,6 +554,20 @@ mod tests {
         Ok((before, applied))
     }
 
+    fn back(call: &Call) -> Call {
+        let mut back = call.clone();
+        back.stamp.direction = Direction::Undo;
+        back
+    }
+
+    fn effect(call: &Call, before: &Before, applied: &Applied) -> Effect {
+        Effect {
+            stamp: call.stamp.clone(),
+            before: before.clone(),
+            after: Some(applied.after.clone()),
+        }
+    }
+
     fn failure(trouble: Trouble) -> Failure {
         match trouble {
             Trouble::Failed { failure, .. } => failure,
@@ -606,7 +614,11 @@ mod tests {
         assert_eq!(observed, Ok(Observed::Done(applied.clone())));
         for _ in 0..2 {
             cluster
-                .undo(&call, &before, Some(&applied.after), &Progress::none())
+                .undo(
+                    &back(&call),
+                    &effect(&call, &before, &applied),
+                    &Progress::none(),
+                )
                 .await
                 .unwrap();
         }
@@ -630,7 +642,11 @@ mod tests {
         let refused = failure(cluster.capture(&call).await.unwrap_err());
         assert_eq!(refused.kind, "drift");
         let stuck = cluster
-            .undo(&call, &before, Some(&applied.after), &Progress::none())
+            .undo(
+                &back(&call),
+                &effect(&call, &before, &applied),
+                &Progress::none(),
+            )
             .await;
         assert!(failure(stuck.unwrap_err()).cause.contains("by mei"));
         assert_eq!(
