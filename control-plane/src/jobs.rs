@@ -77,6 +77,13 @@ impl Plans {
         Ok(plan)
     }
 
+    /// The plan of a hot job, if it was loaded before: for those who must not wait.
+    pub fn kept_plan(&self, job: &JobId, view: &View) -> Option<Arc<Plan>> {
+        let record = view.get(&keys::job_header(job.as_str()))?;
+        let header: Header = records::read(&record).ok()?;
+        self.kept().get(&header.plan).cloned()
+    }
+
     async fn read(&self, id: &PlanId) -> Result<Plan, Error> {
         let absent = || Error::NoPlan { plan: id.clone() };
         let header = self

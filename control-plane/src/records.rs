@@ -169,6 +169,8 @@ pub struct Session {
     pub machine: String,
     /// The journal it registered with.
     pub journal: JournalId,
+    /// The highest fence that the agent had on disk when it registered.
+    pub highest: aldis_core::ids::Fence,
     /// The leader that merged its list; none = not merged yet. Only the leader writes it.
     pub merged: Option<aldis_core::ids::Fence>,
     /// Set while two processes use the identity: who, and until when nobody gets work, in wall-clock
@@ -194,6 +196,24 @@ pub struct Contested {
     pub seen_at: Timestamp,
     /// The alarm in words.
     pub why: String,
+}
+
+/// `replicas/<id>`: a replica that lives. Leased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replica {
+    /// Layout of this record.
+    pub format: u32,
+    /// Its configured name.
+    pub id: String,
+    /// Which process of that name.
+    pub boot_id: String,
+    /// Where other replicas reach it.
+    pub address: String,
+}
+
+impl Layout for Replica {
+    const FORMAT: u32 = 1;
 }
 
 /// `locks/<cluster uid>/<kind>/<ns>/<name>`: who may write the object.

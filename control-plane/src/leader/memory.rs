@@ -1,0 +1,96 @@
+//! What a leader knows and has not committed: answers of agents, and what it is asking.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aldis_core::ids::{JobId, TargetName};
+use aldis_core::plan::TargetPart;
+use aldis_core::question::Answer;
+use aldis_core::soak::{SoakProgress, SoakReading};
+
+use crate::agents::AskError;
+
+/// Lost with the leader, asked again by the next.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// By job: what agents found when asked whether their part still holds.
+    pub(super) drift: BTreeMap<JobId, BTreeMap<TargetName, Option<String>>>,
+    /// By job: the soak as counted so far.
+    pub(super) soak: BTreeMap<JobId, Soaking>,
+    /// Questions under way, so that none is asked twice at once.
+    pub(super) asking: BTreeSet<Asking>,
+    /// When a question that failed may be asked again, on the boot clock.
+    pub(super) again_at: BTreeMap<Asking, Duration>,
+    /// When the store was last swept, on the boot clock.
+    pub(super) swept_at: Option<Duration>,
+    /// The store's revision at that time: history before it is compacted at the next sweep.
+    pub(super) swept_revision: crate::store::Revision,
+}
+
+/// A soak under way.
+pub(super) struct Soaking {
+    pub(super) progress: SoakProgress,
+    /// When the last round ended, on the boot clock.
+    pub(super) last_round: Duration,
+}
+
+/// A question, by what it is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asking {
+    Drift(JobId, TargetName),
+    Plan(JobId, TargetName),
+    Soak(JobId),
+    Attempts(TargetName, u64),
+}
+
+/// An answer on its way back to the loop.
+pub(super) enum Answered {
+    Drift {
+        job: JobId,
+        target: TargetName,
+        answer: Result<Option<String>, AskError>,
+    },
+    Plan {
+        job: JobId,
+        target: TargetName,
+        answer: Result<Box<TargetPart>, AskError>,
+    },
+    Soak {
+        job: JobId,
+        wave: usize,
+        round: BTreeMap<TargetName, SoakReading>,
+    },
+    Attempts {
+        target: TargetName,
+        generation: u64,
+        answer: Result<Answer, AskError>,
+    },
+}
+
+impl Memory {
+    pub(super) fn forget(&mut self, job: &JobId) {
+        self.drift.remove(job);
+        self.soak.remove(job);
+    }
+
+    /// True once for a question that is not under way and may be asked now.
+    pub(super) fn begin(&mut self, asking: &Asking, boot_now: Duration) -> bool {
+        let waits = self.again_at.get(asking).is_some_and(|at| boot_now < *at);
+        if waits || self.asking.contains(asking) {
+            return false;
+        }
+        self.again_at.remove(asking);
+        self.asking.insert(asking.clone())
+    }
+
+    /// The question was answered.
+    pub(super) fn end(&mut self, asking: &Asking) {
+        self.asking.remove(asking);
+    }
+
+    /// The question failed; it is asked again after a while.
+    pub(super) fn postpone(&mut self, asking: Asking, until: Duration) {
+        self.asking.remove(&asking);
+        self.again_at.insert(asking, until);
+    }
+}

@@ -1,0 +1,300 @@
+//! The leader's loop: look, decide, commit, ask; again when anything changes.
+//!
+//! ```text
+//! view changed, answer came, timer ─▶ round: reap sessions · merge lists · take turns · decide each job
+//!                                       ├─ events ─▶ commit (fenced), wait for the view, decide again
+//!                                       ├─ reads  ─▶ ask agents, answers come back to the loop
+//!                                       └─ ended  ─▶ locks freed, job leaves the hot prefix
+//! ```
+//!
+//! A wake-up carries no data: whoever is woken reads the state afresh, so that the usual path and the
+//! one after a crash are one path. What is kept in memory (drift answers, soak counters, questions
+//! under way) is lost with the leader and asked again by the next.
+//!
+//! Nothing is sent from here. Sessions send what is committed.
+
+mod inventory;
+mod locks;
+mod memory;
+mod merge;
+mod questions;
+mod retire;
+mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aldis_core::decide::decide;
+use aldis_core::ids::{Fence, JobId};
+use aldis_core::inventory::Limits;
+use aldis_core::job::{Event, HeaderEvent, JobState, TargetEvent};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::agents::Agents;
+use crate::clock::Clock;
+use crate::commit::{self, Writer};
+use crate::jobs::{self, Plans};
+use crate::leadership::{self, Role, Token};
+use crate::store::{Revision, Store};
+use crate::view::View;
+use memory::{Answered, Memory};
+
+/// The longest sleep: a lost wake-up costs at most this.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Before trying again when the store has no answer.
+const STORE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Decisions on one job in a row, before others get their turn.
+const IN_A_ROW: usize = 16;
+
+/// Answers that may wait for the loop.
+const ANSWERS: usize = 1024;
+
+/// What the leader works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// What is known of it.
+    pub view: View,
+    /// For deadlines and records.
+    pub clock: Arc<dyn Clock>,
+    /// Plans by id.
+    pub plans: Arc<Plans>,
+    /// Whom to ask.
+    pub agents: Arc<dyn Agents>,
+    /// Bounds and times.
+    pub settings: Settings,
+}
+
+/// Bounds and times of the leader.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Times that decisions depend on.
+    pub limits: Limits,
+    /// Jobs that run at once (32): more would only share the same agents.
+    pub running_jobs: usize,
+    /// How long ended jobs and unused plans are kept (7 days, as long as agents list their attempts).
+    pub retention: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            running_jobs: 32,
+            retention: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Why a round stopped half way.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Commit(#[from] commit::Error),
+    #[error(transparent)]
+    Jobs(#[from] jobs::Error),
+}
+
+impl From<leadership::Error> for Error {
+    fn from(error: leadership::Error) -> Self {
+        Self::Commit(commit::Error::Leader(error))
+    }
+}
+
+impl From<crate::records::Error> for Error {
+    fn from(error: crate::records::Error) -> Self {
+        Self::Jobs(error.into())
+    }
+}
+
+impl From<crate::store::Error> for Error {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Jobs(error.into())
+    }
+}
+
+impl Error {
+    fn is_deposed(&self) -> bool {
+        matches!(
+            self,
+            Self::Commit(commit::Error::Leader(leadership::Error::Deposed { .. }))
+        )
+    }
+}
+
+/// Leads in every term that this replica wins, until it has led and lost.
+pub async fn run(parts: Parts, mut role: watch::Receiver<Role>) {
+    loop {
+        let current = role.borrow_and_update().clone();
+        match current {
+            Role::Leading(token) => {
+                let epoch = token.epoch;
+                info!(epoch, "leading");
+                lead(&parts, token).await;
+                info!(epoch, "not leading any more");
+            }
+            Role::Lost { .. } => return,
+            Role::Standby { .. } | Role::Held { .. } => {}
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One term.
+async fn lead(parts: &Parts, token: Token) {
+    let (answers, mut answered) = mpsc::channel(ANSWERS);
+    let mut changed = parts.view.changed();
+    let mut term = Term {
+        fence: Fence {
+            incarnation: token.incarnation,
+            epoch: token.epoch,
+        },
+        parts,
+        token,
+        memory: Memory::default(),
+        answers,
+    };
+    while term.token.is_live(&*parts.clock) {
+        changed.borrow_and_update();
+        let sleep = match term.round().await {
+            Ok(sleep) => sleep,
+            Err(error) if error.is_deposed() => return,
+            Err(error) => {
+                warn!(%error, "round ended half way");
+                STORE_PAUSE
+            }
+        };
+        tokio::select! {
+            _ = changed.changed() => {}
+            Some(answer) = answered.recv() => {
+                term.take(answer).await;
+                while let Ok(answer) = answered.try_recv() {
+                    term.take(answer).await;
+                }
+            }
+            () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
+        }
+    }
+}
+
+/// One term under way.
+struct Term<'a> {
+    parts: &'a Parts,
+    token: Token,
+    fence: Fence,
+    memory: Memory,
+    answers: mpsc::Sender<Answered>,
+}
+
+impl Term<'_> {
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            store: &*self.parts.store,
+            token: &self.token,
+            clock: &*self.parts.clock,
+        }
+    }
+
+    fn now(&self) -> aldis_core::ids::Timestamp {
+        aldis_core::ids::Timestamp(self.parts.clock.wall_now())
+    }
+
+    /// Looks at everything once; how long nothing more is to be done unless something changes.
+    async fn round(&mut self) -> Result<Duration, Error> {
+        let known = self.parts.view.read(crate::presence::fleet)?;
+        self.reap_sessions(&known).await?;
+        self.ask_for_lists(&known);
+        let mut sleep = LONGEST_SLEEP;
+        for header in jobs::headers(&self.parts.view)? {
+            // One job that cannot be read must not keep the others from going on.
+            match self.job(&header.id).await {
+                Ok(wake) => sleep = sleep.min(wake),
+                Err(error @ Error::Jobs(_)) => {
+                    warn!(job = %header.id, %error, "job cannot be decided");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.sweep_in_time().await?;
+        Ok(sleep)
+    }
+
+    /// Decides one job until there is nothing left to decide.
+    async fn job(&mut self, id: &JobId) -> Result<Duration, Error> {
+        for _ in 0..IN_A_ROW {
+            let Some(loaded) = jobs::load(&self.parts.view, &self.parts.plans, id).await? else {
+                self.memory.forget(id);
+                return Ok(LONGEST_SLEEP);
+            };
+            if loaded.job.header.state.is_ended() {
+                self.retire(&loaded).await?;
+                continue;
+            }
+            let inventory = self.inventory(&loaded).await?;
+            let decision = decide(&loaded.job, &inventory, self.now());
+            if decision.events.is_empty() {
+                self.ask(&loaded, &decision.reads);
+                debug!(job = %id, waiting = ?decision.waiting, "nothing to decide");
+                let wake = decision.wake_at.map(|at| at.since(self.now()));
+                return Ok(wake.unwrap_or(LONGEST_SLEEP));
+            }
+            let revision = self.commit(&loaded, decision.events).await?;
+            self.parts.view.reaches(revision).await;
+        }
+        Ok(Duration::ZERO)
+    }
+
+    async fn commit(
+        &mut self,
+        loaded: &jobs::Loaded,
+        events: Vec<Event>,
+    ) -> Result<Revision, Error> {
+        for event in &events {
+            say(&loaded.job.header.id, event);
+            pass_failpoint(event);
+        }
+        if events
+            .iter()
+            .any(|e| matches!(e, Event::Header(HeaderEvent::Started { .. })))
+        {
+            return self.start(loaded, events).await;
+        }
+        Ok(self.writer().write(loaded, events).await?)
+    }
+}
+
+fn say(job: &JobId, event: &Event) {
+    match event {
+        Event::Header(HeaderEvent::Moved { state, .. }) => {
+            info!(%job, state = state.word(), "job moves");
+        }
+        Event::Header(HeaderEvent::Started { .. }) => info!(%job, "job starts"),
+        Event::Header(HeaderEvent::WaveDone) => info!(%job, "wave done"),
+        Event::Target(target, TargetEvent::Lost { evidence }) => {
+            warn!(%job, %target, ?evidence, "outcome unknown");
+        }
+        Event::Header(_) | Event::Target(..) => {}
+    }
+}
+
+/// Crash points of tests, named by what is about to be committed.
+fn pass_failpoint(event: &Event) {
+    match event {
+        Event::Header(HeaderEvent::WaveDone) => aldis_proto::failpoint::hit("between-waves"),
+        Event::Header(HeaderEvent::Soaked { .. }) => aldis_proto::failpoint::hit("soak"),
+        Event::Header(HeaderEvent::Moved {
+            state: JobState::Unwinding { .. },
+            ..
+        })
+        | Event::Target(_, TargetEvent::UndoOpened { .. }) => {
+            aldis_proto::failpoint::hit("unwind");
+        }
+        Event::Header(_) | Event::Target(..) => {}
+    }
+}
