@@ -317,6 +317,21 @@ impl Action {
         }
     }
 
+    /// Reads resolved input as its own type in [`inputs`] does, and says what does not fit.
+    pub fn check_input(self, with: &Value) -> Result<(), String> {
+        fn read<'de, T: Deserialize<'de>>(with: &'de Value) -> Result<(), String> {
+            T::deserialize(with).map(|_| ()).map_err(|e| e.to_string())
+        }
+        match self {
+            Self::KubeGet => read::<inputs::KubeGet>(with),
+            Self::KubeResolveTemplate => read::<inputs::KubeResolveTemplate>(with),
+            Self::KubeRolloutUndo => read::<inputs::KubeRolloutUndo>(with),
+            Self::KubeSetImage => read::<inputs::KubeSetImage>(with),
+            Self::KubeWait => read::<inputs::KubeWait>(with),
+            Self::HttpProbe => read::<inputs::HttpProbe>(with),
+        }
+    }
+
     /// What later expressions may read of it.
     pub fn outputs(self) -> &'static [Output] {
         match self {

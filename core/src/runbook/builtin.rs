@@ -19,7 +19,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::action::{Kind, inputs};
+    use crate::action::Kind;
     use crate::assignments::scope;
     use crate::runbook::expression::{Expression, Scope, Template};
     use crate::runbook::{Runbook, Step};
@@ -118,20 +118,8 @@ mod tests {
                     .unwrap()
                     .resolve(&scope)
                     .unwrap();
-                let typed = match step.uses.name() {
-                    "kube.get" => serde_json::from_value::<inputs::KubeGet>(with).err(),
-                    "kube.resolve-template" => {
-                        serde_json::from_value::<inputs::KubeResolveTemplate>(with).err()
-                    }
-                    "kube.rollout-undo" => {
-                        serde_json::from_value::<inputs::KubeRolloutUndo>(with).err()
-                    }
-                    "kube.set-image" => serde_json::from_value::<inputs::KubeSetImage>(with).err(),
-                    "kube.wait" => serde_json::from_value::<inputs::KubeWait>(with).err(),
-                    "http.probe" => serde_json::from_value::<inputs::HttpProbe>(with).err(),
-                    other => panic!("{name}: {other} has no typed input"),
-                };
-                assert!(typed.is_none(), "{name}: step {}: {typed:?}", step.id);
+                let typed = step.uses.check_input(&with);
+                assert_eq!(typed, Ok(()), "{name}: step {}", step.id);
             }
         }
     }

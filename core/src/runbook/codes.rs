@@ -71,6 +71,7 @@ codes! {
     BadSchema "AL0031" "`params` is no JSON Schema 2020-12 of an object.";
     TooManySteps "AL0032" "The runbook has more than 200 steps.";
     NoEffect "AL0033" "The field has no effect where it stands: what it belongs to is missing.";
+    Contradiction "AL0034" "Two fields say opposite things.";
 }
 
 impl fmt::Display for Code {

@@ -154,7 +154,6 @@ pub(crate) struct Finding {
     help: Vec<String>,
 }
 
-#[allow(dead_code, reason = "used by the checks")]
 impl Finding {
     pub(crate) fn new(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         Self {

@@ -10,7 +10,8 @@
 
 use super::codes::Code;
 use super::diagnostics::{Diagnostics, Finding};
-use super::{Runbook, tree};
+use super::lint::{self, Catalogue};
+use super::{Runbook, fields, shape, tree};
 use crate::canonical;
 use crate::ids::Digest;
 
@@ -27,9 +28,13 @@ pub struct Loaded {
 
 /// Reads one runbook. `source_name` is what messages call the file.
 pub fn load(source_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
+    load_by(source_name, text, Catalogue::default())
+}
+
+fn load_by(source_name: &str, text: &str, catalogue: Catalogue) -> Result<Loaded, Diagnostics> {
     let mut found = Diagnostics::new(source_name, text);
     let tree = tree::parse(text, &mut found);
-    let runbook = tree.and_then(|tree| typed(&tree, &mut found));
+    let runbook = tree.and_then(|tree| judge(&tree, catalogue, &mut found));
     found.sort();
     match runbook {
         Some(runbook) if found.is_empty() => Ok(Loaded {
@@ -41,7 +46,18 @@ pub fn load(source_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
     }
 }
 
-/// The typed runbook of a tree.
+/// Every check, and the typed runbook where nothing is wrong.
+fn judge(tree: &tree::Node, catalogue: Catalogue, found: &mut Diagnostics) -> Option<Runbook> {
+    shape::check(tree, &fields::RUNBOOK, found);
+    lint::check(tree, catalogue, found);
+    if found.is_empty() {
+        typed(tree, found)
+    } else {
+        None
+    }
+}
+
+/// The typed runbook of a tree that passed the checks. Should a check have a hole, this says so.
 fn typed(tree: &tree::Node, found: &mut Diagnostics) -> Option<Runbook> {
     serde_json::from_value(tree.json())
         .map_err(|error| {

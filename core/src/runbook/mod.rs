@@ -5,8 +5,11 @@ pub mod codes;
 pub mod diagnostics;
 pub mod duration;
 pub mod expression;
+mod fields;
+mod lint;
 pub mod load;
 pub mod params;
+mod shape;
 mod tree;
 
 use std::collections::BTreeMap;

@@ -181,7 +181,6 @@ fn bytes(location: Location, text: &str) -> Range<usize> {
     start..start
 }
 
-#[allow(dead_code, reason = "read by the checks")]
 impl Node {
     /// The value of a field of a mapping.
     pub(crate) fn field(&self, name: &str) -> Option<&Node> {
