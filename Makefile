@@ -15,7 +15,7 @@ check: prerequisites
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --workspace --no-deps --locked --quiet
 	$(CARGO) test --workspace --lib --locked --quiet
 
-## binaries: the etcd that the tests run, built once into a cache
+## binaries: the etcd, Kubernetes and kwok that the tests run, built once into a cache
 binaries: prerequisites
 	tests/fleet/binaries.sh >/dev/null
 

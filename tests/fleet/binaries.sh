@@ -2,23 +2,27 @@
 # Builds the programs of other projects that the tests run, once, into a cache outside the work tree,
 # and prints the folder they are in.
 #
-#   tests/fleet/binaries.sh
+#   tests/fleet/binaries.sh            all of them
+#   tests/fleet/binaries.sh etcd       only those named
 #
-# Cache: ${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin/<version>. The versions are pinned by
-# the go.mod beside this script. A build is made under another name and renamed when it is whole, so that
-# a cut-off build is never taken for a finished one.
+# Cache: ${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin/<name>-<version>. The versions are
+# pinned by the go.mod files beside this script. A build is made under another name and renamed when it is
+# whole, so that a cut-off build is never taken for a finished one. What is found of the pinned version in
+# $KUBEBUILDER_ASSETS or on $PATH is used as it is (`tests/src/binaries.rs` looks in the same places).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin
 etcd_version=3.6.16
+kubernetes_version=1.36.3
+kwok_version=0.8.0
 go_needed=1.26
 
 say() { printf 'aldis: %s\n' "$*" >&2; }
 
 need_go() {
     if ! command -v go >/dev/null; then
-        say "Go is not installed; it is needed once to build etcd. Install Go $go_needed or later from your distribution, or from https://go.dev/dl"
+        say "Go is not installed; it is needed once to build $1. Install Go $go_needed or later from your distribution, or from https://go.dev/dl"
         exit 1
     fi
     local found
@@ -29,26 +33,105 @@ need_go() {
     fi
 }
 
-# build FOLDER OUTPUT PACKAGE
+# on_machine NAME VERSION ASKED-BY: whether the machine has that version outside our cache.
+on_machine() {
+    local folder folders=()
+    IFS=: read -r -a folders <<<"${KUBEBUILDER_ASSETS:-}:$PATH"
+    for folder in "${folders[@]}"; do
+        [ -n "$folder" ] && [ -x "$folder/$1" ] || continue
+        # shellcheck disable=SC2086
+        "$folder/$1" $3 2>/dev/null | tr -s '[:space:]' '\n' | grep -qxE "v?${2//./\\.}" && return
+    done
+    return 1
+}
+
+# have FOLDER NAME…: whether a finished build holds them all.
+have() {
+    local folder=$1 name
+    shift
+    for name in "$@"; do
+        [ -x "$folder/$name" ] || return 1
+    done
+}
+
+# build MODULE LDFLAGS OUTPUT PACKAGE
 build() {
-    (cd "$here/$1" && GOFLAGS=-mod=readonly go build -trimpath -ldflags '-s -w' -o "$2" "$3")
+    (cd "$here/$1" && GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $2" -o "$3" "$4")
+}
+
+# finish FOLDER BUILDER: runs the builder on a folder of another name, and renames it when whole.
+finish() {
+    local making=$1.making.$$
+    rm -rf "$1".making.* && mkdir -p "$making"
+    "$2" "$making"
+    rm -rf "$1" && mv "$making" "$1"
 }
 
 etcd() {
     local folder=$cache/etcd-$etcd_version
-    [ -x "$folder/etcd" ] && [ -x "$folder/etcdctl" ] && [ -x "$folder/etcdutl" ] && return
-    need_go
+    have "$folder" etcd etcdctl etcdutl && return
+    on_machine etcd "$etcd_version" --version && on_machine etcdctl "$etcd_version" version &&
+        on_machine etcdutl "$etcd_version" version && return
+    need_go etcd
     say "building etcd $etcd_version into $folder (about half a minute, once)"
-    local making=$folder.making.$$
-    rm -rf "$making" && mkdir -p "$making"
-    build etcd "$making/etcd" go.etcd.io/etcd/server/v3
-    build etcd "$making/etcdctl" go.etcd.io/etcd/etcdctl/v3
-    build etcd "$making/etcdutl" go.etcd.io/etcd/etcdutl/v3
-    rm -rf "$folder" && mv "$making" "$folder"
+    finish "$folder" build_etcd
+}
+
+build_etcd() {
+    build etcd '' "$1/etcd" go.etcd.io/etcd/server/v3
+    build etcd '' "$1/etcdctl" go.etcd.io/etcd/etcdctl/v3
+    build etcd '' "$1/etcdutl" go.etcd.io/etcd/etcdutl/v3
+}
+
+kubernetes() {
+    local folder=$cache/kubernetes-$kubernetes_version
+    local names=(kube-apiserver kube-controller-manager kube-scheduler kubectl)
+    have "$folder" "${names[@]}" && return
+    local name missing=
+    for name in "${names[@]}"; do
+        on_machine "$name" "$kubernetes_version" "$(asked_by "$name")" || missing=$name
+    done
+    [ -z "$missing" ] && return
+    need_go Kubernetes
+    say "building Kubernetes $kubernetes_version into $folder (about 8 minutes, once)"
+    finish "$folder" build_kubernetes
+}
+
+asked_by() {
+    [ "$1" = kubectl ] && echo 'version --client' || echo --version
+}
+
+# Without these a server calls itself v0.0.0-master, and that goes into /version.
+build_kubernetes() {
+    local v=k8s.io/component-base/version name
+    local said="-X $v.gitVersion=v$kubernetes_version -X $v.gitMajor=1 -X $v.gitMinor=36"
+    for name in kube-apiserver kube-controller-manager kube-scheduler kubectl; do
+        say "  $name"
+        build kubernetes "$said" "$1/$name" "k8s.io/kubernetes/cmd/$name"
+    done
+}
+
+kwok() {
+    local folder=$cache/kwok-$kwok_version
+    have "$folder" kwok && return
+    on_machine kwok "$kwok_version" --version && return
+    need_go kwok
+    say "building kwok $kwok_version into $folder (about a minute, once)"
+    finish "$folder" build_kwok
+}
+
+build_kwok() {
+    build kwok '' "$1/kwok" sigs.k8s.io/kwok/cmd/kwok
 }
 
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-etcd
+[ $# -gt 0 ] || set -- etcd kwok kubernetes
+for wanted in "$@"; do
+    case $wanted in
+        etcd | kwok | kubernetes) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok or kubernetes" && exit 2 ;;
+    esac
+done
 printf '%s\n' "$cache"

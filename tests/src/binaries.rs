@@ -11,6 +11,12 @@ use std::time::SystemTime;
 /// The etcd, etcdctl and etcdutl that the tests run.
 pub const ETCD_VERSION: &str = "3.6.16";
 
+/// The Kubernetes programs that the tests run.
+pub const KUBERNETES_VERSION: &str = "1.36.3";
+
+/// The kwok that plays nodes and kubelets.
+pub const KWOK_VERSION: &str = "0.8.0";
+
 /// A program that is not where it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -38,7 +44,32 @@ pub fn etcdutl() -> Result<PathBuf, NotFound> {
     find("etcdutl", ETCD_VERSION, "version")
 }
 
-/// A program that, asked by an argument, says that it is of a version.
+/// The Kubernetes API server.
+pub fn kube_apiserver() -> Result<PathBuf, NotFound> {
+    find("kube-apiserver", KUBERNETES_VERSION, "--version")
+}
+
+/// The Kubernetes controllers.
+pub fn kube_controller_manager() -> Result<PathBuf, NotFound> {
+    find("kube-controller-manager", KUBERNETES_VERSION, "--version")
+}
+
+/// The Kubernetes scheduler.
+pub fn kube_scheduler() -> Result<PathBuf, NotFound> {
+    find("kube-scheduler", KUBERNETES_VERSION, "--version")
+}
+
+/// The Kubernetes command line.
+pub fn kubectl() -> Result<PathBuf, NotFound> {
+    find("kubectl", KUBERNETES_VERSION, "version --client")
+}
+
+/// kwok itself.
+pub fn kwok() -> Result<PathBuf, NotFound> {
+    find("kwok", KWOK_VERSION, "--version")
+}
+
+/// A program that, asked by some arguments, says that it is of a version.
 pub fn find(name: &str, version: &str, asked_by: &str) -> Result<PathBuf, NotFound> {
     candidates()
         .into_iter()
@@ -90,9 +121,24 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 fn says(path: &Path, asked_by: &str, version: &str) -> bool {
-    Command::new(path).arg(asked_by).output().is_ok_and(|said| {
-        String::from_utf8_lossy(&said.stdout)
-            .split_whitespace()
-            .any(|word| word.trim_start_matches('v') == version)
-    })
+    let asked_by = asked_by.split_whitespace();
+    Command::new(path)
+        .args(asked_by)
+        .output()
+        .is_ok_and(|said| {
+            String::from_utf8_lossy(&said.stdout)
+                .split_whitespace()
+                .any(|word| word.trim_start_matches('v') == version)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_passed_over() {
+        let error = find("kwok", "0.0.1", "--version").unwrap_err();
+        assert!(error.to_string().contains("make binaries"));
+    }
 }

@@ -2,3 +2,6 @@
 
 pub mod binaries;
 pub mod etcd;
+pub mod fleet;
+pub mod pki;
+pub mod proxy;

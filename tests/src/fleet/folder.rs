@@ -1,0 +1,144 @@
+//! Where one fleet keeps its files.
+//!
+//! ```text
+//! FOLDER/logs/NAME.log     what each program wrote
+//! FOLDER/pids/NAME         process id of each program that runs: `kill -9 $(cat pids/NAME)`
+//! FOLDER/started/NAME      the same with the moment it started, see [`Running`]
+//! FOLDER/<anything else>   data, certificates and configuration of each part
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rustix::process::Pid;
+
+use super::running::Running;
+
+/// Lines of a log that an error shows.
+const LAST_LINES: usize = 12;
+
+/// The folder of a fleet.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Empties a folder and lays it out. Refuses one that holds what no fleet made.
+    pub fn make(root: &Path) -> anyhow::Result<Self> {
+        let root = std::path::absolute(root).context("find the folder of the fleet")?;
+        if root.join("started").is_dir() {
+            std::fs::remove_dir_all(&root).with_context(|| format!("empty {}", root.display()))?;
+        }
+        if root
+            .read_dir()
+            .is_ok_and(|mut found| found.next().is_some())
+        {
+            bail!("{} holds something that is no fleet's", root.display());
+        }
+        let folder = Self { root };
+        for part in ["logs", "pids", "started"] {
+            folder.make_below(part)?;
+        }
+        Ok(folder)
+    }
+
+    /// A folder that a fleet has laid out already.
+    pub fn open(root: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            root: std::path::absolute(root).context("find the folder of the fleet")?,
+        })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path below it.
+    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.root.join(below)
+    }
+
+    /// Makes a folder below it.
+    pub fn make_below(&self, below: impl AsRef<Path>) -> anyhow::Result<PathBuf> {
+        let path = self.path(below);
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Writes a file below it, readable by its owner only: many hold keys.
+    pub fn write(
+        &self,
+        below: impl AsRef<Path>,
+        contents: impl AsRef<[u8]>,
+    ) -> anyhow::Result<PathBuf> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.path(below);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("create {}", parent.display()))?;
+        }
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(contents.as_ref()))
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The log of a program.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{name}.log"))
+    }
+
+    /// The file with the process id of a program.
+    pub fn pid(&self, name: &str) -> PathBuf {
+        self.root.join("pids").join(name)
+    }
+
+    /// The end of a log and where the rest is.
+    pub fn last_words(&self, name: &str) -> String {
+        let path = self.log(name);
+        let text = std::fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
+        format!("{}:\n  {last}", path.display())
+    }
+
+    /// Notes a running process. Losing the note loses a convenience, so an error is not passed on.
+    pub(super) fn note_process(&self, name: &str, pid: Pid) {
+        if let Some(running) = Running::note(pid) {
+            let _ = std::fs::write(self.started(name), format!("{running}\n"));
+        }
+        let _ = std::fs::write(self.pid(name), format!("{}\n", pid.as_raw_nonzero()));
+    }
+
+    pub(super) fn forget_process(&self, name: &str) {
+        let _ = std::fs::remove_file(self.pid(name));
+        let _ = std::fs::remove_file(self.started(name));
+    }
+
+    /// All that were noted, with their names.
+    pub fn processes(&self) -> Vec<(String, Running)> {
+        let noted = std::fs::read_dir(self.path("started"))
+            .into_iter()
+            .flatten();
+        noted
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name().into_string().ok()?;
+                Some((name, Running::read(&entry.path())?))
+            })
+            .collect()
+    }
+
+    fn started(&self, name: &str) -> PathBuf {
+        self.root.join("started").join(name)
+    }
+}
