@@ -4,8 +4,11 @@
 //! `view` stand on them.
 
 pub mod agents;
+pub mod authorization;
 pub mod clock;
 pub mod commit;
+pub mod config;
+pub mod identity;
 pub mod jobs;
 pub mod leader;
 pub mod leadership;
@@ -13,4 +16,5 @@ pub mod presence;
 pub mod records;
 pub mod sessions;
 pub mod store;
+pub mod tls;
 pub mod view;
