@@ -167,6 +167,7 @@ pub fn load(path: &Path) -> Result<Config, Error> {
         path: owned(),
         problem,
     })?;
+    let config = config.below(path.parent().unwrap_or(Path::new("")));
     let mistakes = config.mistakes();
     if mistakes.is_empty() {
         Ok(config)
@@ -183,6 +184,16 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 impl Config {
+    /// The same, where relative paths count from the folder of the file.
+    fn below(mut self, folder: &Path) -> Self {
+        self.tls = self.tls.below(folder);
+        match &mut self.store {
+            Store::Etcd { tls, .. } => *tls = tls.as_ref().map(|tls| tls.below(folder)),
+            Store::Embedded { path } => *path = folder.join(&path),
+        }
+        self
+    }
+
     /// Everything that is wrong with it, each with its key.
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();

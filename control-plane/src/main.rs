@@ -1,2 +1,125 @@
-//! Placeholder.
-fn main() {}
+//! `aldis-control-plane`: reads its configuration and runs a replica.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use aldis_control_plane::clock::SystemClock;
+use aldis_control_plane::run::{self, Ended};
+use aldis_control_plane::{config, leadership, telemetry};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The control plane of Aldis
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// Its YAML file
+    #[arg(
+        long,
+        env = "ALDIS_CONTROL_PLANE_CONFIG",
+        default_value = "/etc/aldis/control-plane.yaml"
+    )]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reports every mistake of a configuration and does nothing else
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Declares the store restored from a backup, so that dispatch goes on
+    RaiseIncarnation {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Why, for the record
+        #[arg(long)]
+        reason: String,
+        /// The highest incarnation that any agent has seen, where that is known
+        #[arg(long, default_value_t = 0)]
+        highest_seen: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match begin(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // Without it a library may pick another one by itself.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match arguments.command {
+        None => {
+            let config = config::load(&arguments.config.config)?;
+            telemetry::start(&config.log)?;
+            let ended = runtime.block_on(async { run::run(config, asked_to_stop()?).await })?;
+            // Whoever supervises restarts what lost leadership, and leaves alone what was asked to end.
+            Ok(match ended {
+                Ended::Asked => ExitCode::SUCCESS,
+                Ended::LostLeadership => ExitCode::from(3),
+            })
+        }
+        Some(Command::CheckConfig { config }) => {
+            config::load(&config.config)?;
+            report(&format!("{}: no mistakes", config.config.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::RaiseIncarnation {
+            config,
+            reason,
+            highest_seen,
+        }) => {
+            let config = config::load(&config.config)?;
+            let raised = runtime.block_on(async {
+                let clock = Arc::new(SystemClock);
+                let store = run::open_store(&config, clock.clone()).await?;
+                leadership::raise_incarnation(&*store, &*clock, highest_seen, &reason)
+                    .await
+                    .context("raise the incarnation")
+            })?;
+            report(&format!(
+                "incarnation is {raised}: dispatch goes on with the next leader\n\nhint: see `aldis agents list` for work that agents know and the store does not"
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where this program speaks to a terminal"
+)]
+fn report(text: &str) {
+    eprintln!("{text}");
+}

@@ -70,30 +70,56 @@ pub enum Error {
 }
 
 impl Files {
-    /// Reads and checks all three.
+    /// Reads and checks all three, for those who connect to us.
     pub fn server(&self) -> Result<rustls::ServerConfig, Error> {
-        let mut roots = RootCertStore::empty();
-        for ca in certificates("ca", &self.ca)? {
-            roots.add(ca).map_err(Error::Mismatch)?;
-        }
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        let verifier = WebPkiClientVerifier::builder(Arc::new(self.roots()?))
             .build()
             .map_err(|error| Error::File {
                 what: "ca",
                 path: self.ca.clone(),
                 problem: error.to_string(),
             })?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| Error::File {
-            what: "key",
-            path: self.key.clone(),
-            problem: error.to_string(),
-        })?;
         let mut config = rustls::ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates("certificate", &self.certificate)?, key)
+            .with_single_cert(certificates("certificate", &self.certificate)?, self.key()?)
             .map_err(Error::Mismatch)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
+    }
+
+    /// The same, for connecting to another replica.
+    pub fn client(&self) -> Result<rustls::ClientConfig, Error> {
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(certificates("certificate", &self.certificate)?, self.key()?)
+            .map_err(Error::Mismatch)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Error> {
+        let mut roots = RootCertStore::empty();
+        for ca in certificates("ca", &self.ca)? {
+            roots.add(ca).map_err(Error::Mismatch)?;
+        }
+        Ok(roots)
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+        PrivateKeyDer::from_pem_file(&self.key).map_err(|error| Error::File {
+            what: "key",
+            path: self.key.clone(),
+            problem: error.to_string(),
+        })
+    }
+
+    /// The same files, where relative paths count from a folder.
+    pub fn below(&self, folder: &Path) -> Self {
+        Self {
+            certificate: folder.join(&self.certificate),
+            key: folder.join(&self.key),
+            ca: folder.join(&self.ca),
+        }
     }
 
     fn modified(&self) -> [Option<SystemTime>; 3] {

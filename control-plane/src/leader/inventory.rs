@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use aldis_core::ids::{JobId, TargetName};
-use aldis_core::inventory::{Inventory, Presence, Turn};
+use aldis_core::ids::{Fence, JobId, TargetName};
+use aldis_core::inventory::{Inventory, Limits, Presence, Turn};
 use aldis_core::job::JobState;
 use aldis_core::queue::{self, LockKey, Queued};
 
 use super::{Error, Term};
-use crate::jobs::{self, Loaded};
+use crate::jobs::{self, Loaded, Plans};
 use crate::presence;
 use crate::records::{self, Lock};
 use crate::store::keys;
@@ -20,44 +20,70 @@ const WORDS_THAT_PROVE: usize = 2;
 impl Term<'_> {
     pub(super) async fn inventory(&self, loaded: &Loaded) -> Result<Inventory, Error> {
         let id = &loaded.job.header.id;
-        let known = self.parts.view.read(presence::fleet)?;
-        let agents: BTreeMap<TargetName, Presence> = known
-            .iter()
-            .map(|(name, known)| (name.clone(), known.presence(self.fence)))
-            .collect();
-        let turn = match loaded.job.header.state {
-            JobState::Queued => self.turn(id).await?,
-            _ => Turn::Yes,
-        };
+        let parts = self.parts;
+        let settings = parts.settings;
+        let seen = observe(
+            &parts.view,
+            &parts.plans,
+            loaded,
+            settings.limits,
+            settings.running_jobs,
+        );
         Ok(Inventory {
             fence: self.fence,
-            halted: halted(&known),
-            agents,
-            requests: loaded.requests.clone(),
             drift: self.memory.drift.get(id).cloned().unwrap_or_default(),
             soak: self
                 .memory
                 .soak
                 .get(id)
                 .map(|soaking| soaking.progress.clone()),
-            turn,
-            limits: self.parts.settings.limits,
+            ..seen.await?
         })
-    }
-
-    async fn turn(&self, id: &JobId) -> Result<Turn, Error> {
-        let parts = self.parts;
-        let turns = turns(&parts.view, &parts.plans, parts.settings.running_jobs).await?;
-        Ok(turns.get(id).cloned().unwrap_or_default())
     }
 }
 
-/// Whose turn it is, of all queued jobs.
-pub(super) async fn turns(
+/// What any replica sees of it: all but what only the leader remembers.
+pub(crate) async fn observe(
     view: &View,
-    plans: &jobs::Plans,
+    plans: &Plans,
+    loaded: &Loaded,
+    limits: Limits,
+    running_jobs: usize,
+) -> Result<Inventory, jobs::Error> {
+    let fence: Fence = view.read(presence::fence);
+    let known = view.read(presence::fleet)?;
+    let agents: BTreeMap<TargetName, Presence> = known
+        .iter()
+        .map(|(name, known)| (name.clone(), known.presence(fence)))
+        .collect();
+    let turn = match loaded.job.header.state {
+        JobState::Queued => {
+            let turns = turns(view, plans, running_jobs).await?;
+            turns
+                .get(&loaded.job.header.id)
+                .cloned()
+                .unwrap_or_default()
+        }
+        _ => Turn::Yes,
+    };
+    Ok(Inventory {
+        fence,
+        halted: halted(&known),
+        agents,
+        requests: loaded.requests.clone(),
+        drift: BTreeMap::new(),
+        soak: None,
+        turn,
+        limits,
+    })
+}
+
+/// Whose turn it is, of all queued jobs.
+async fn turns(
+    view: &View,
+    plans: &Plans,
     bound: usize,
-) -> Result<BTreeMap<JobId, Turn>, Error> {
+) -> Result<BTreeMap<JobId, Turn>, jobs::Error> {
     let mut queued = Vec::new();
     let mut running = 0;
     for header in jobs::headers(view)? {
@@ -78,7 +104,7 @@ pub(super) async fn turns(
 }
 
 /// Who holds which object.
-pub(super) fn held(view: &View) -> Result<BTreeMap<LockKey, JobId>, records::Error> {
+pub(crate) fn held(view: &View) -> Result<BTreeMap<LockKey, JobId>, records::Error> {
     let locks = view.read(|all| view::under(all, keys::LOCKS).cloned().collect::<Vec<_>>());
     let mut held = BTreeMap::new();
     for record in &locks {

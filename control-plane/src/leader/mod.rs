@@ -13,7 +13,7 @@
 //!
 //! Nothing is sent from here. Sessions send what is committed.
 
-mod inventory;
+pub(crate) mod inventory;
 mod locks;
 mod memory;
 mod merge;

@@ -1,0 +1,299 @@
+//! How plans and jobs stand, from this replica's view; what a job's agents wrote, merged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aldis_core::decide::decide;
+use aldis_core::ids::{JobId, TargetName};
+use aldis_core::job::{Header, Job};
+use aldis_core::plan::{Disposition, Plan};
+use aldis_core::view::{self as core_view, Conflict, JobView, PlanView};
+use aldis_proto::v1::LogLine;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Error, Services};
+use crate::jobs;
+use crate::leader::inventory;
+use crate::records::{self, Ended, PlanHeader};
+use crate::store::keys;
+
+/// Shortest time between two views of one watch: people see no more, and 1,000 targets make 1 MB each.
+const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// A watch looks again without a change: reasons to wait come and go with time.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// Views that may wait for a slow reader: the newest replaces what was not read anyway.
+const VIEWS: usize = 1;
+
+/// Log lines that may wait for a reader, of all targets together.
+const LINES: usize = 1024;
+
+/// After the end of a job its agents' last lines may still be under way.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Which jobs to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Words such as `running`; empty = all.
+    pub states: Vec<String>,
+    /// Only of this runbook; empty = all.
+    pub runbook: String,
+    /// Only of this identity, whole or its name; empty = all.
+    pub submitted_by: String,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+/// What a reader of logs gets.
+pub(crate) enum Logged {
+    /// A line.
+    Line(LogLine),
+    /// Lines of this target could not be read.
+    Gap { target: TargetName, reason: String },
+}
+
+impl Services {
+    /// A plan, with what stands in its way now.
+    pub async fn show_plan(&self, typed: &str) -> Result<PlanView, Error> {
+        let id = self.plan_id(typed).await?;
+        let plan = self.0.plans.load(&id).await?;
+        let record = self.0.store.get(&keys::plan_header(id.as_str())).await?;
+        let header = record
+            .map(|record| records::read::<PlanHeader>(&record))
+            .transpose()?;
+        let swept = header.is_none_or(|header| header.expired);
+        let expired = swept || self.now() > plan.scope.expires_at;
+        self.plan_view(Plan::clone(&plan), expired)
+    }
+
+    pub(super) fn plan_view(&self, plan: Plan, expired: bool) -> Result<PlanView, Error> {
+        let held = inventory::held(&self.0.view)?;
+        let mut conflicts = Vec::new();
+        for (target, part) in &plan.parts {
+            if !matches!(part.disposition, Disposition::Run) {
+                continue;
+            }
+            for object in part.writes() {
+                let key = (part.identity.cluster_uid.clone(), object.clone());
+                if let Some(job) = held.get(&key) {
+                    conflicts.push(Conflict {
+                        target: target.clone(),
+                        object,
+                        job: job.clone(),
+                    });
+                }
+            }
+        }
+        Ok(PlanView {
+            plan,
+            conflicts,
+            expired,
+        })
+    }
+
+    /// A job, hot or ended.
+    pub async fn show_job(&self, typed: &str) -> Result<JobView, Error> {
+        let id = self.job_id(typed).await?;
+        self.job_view(&id).await
+    }
+
+    async fn job_view(&self, id: &JobId) -> Result<JobView, Error> {
+        let parts = &self.0;
+        if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
+            let seen = inventory::observe(
+                &parts.view,
+                &parts.plans,
+                &loaded,
+                parts.limits,
+                parts.running_jobs,
+            );
+            let waiting = decide(&loaded.job, &seen.await?, self.now()).waiting;
+            return Ok(core_view::job(&loaded.job, &waiting, self.now()));
+        }
+        let ended = self.ended(id).await?;
+        Ok(core_view::job(&ended, &[], self.now()))
+    }
+
+    pub(super) async fn ended(&self, id: &JobId) -> Result<Job, Error> {
+        let ended = jobs::ended(&*self.0.store, &self.0.plans, id).await?;
+        ended.ok_or_else(|| {
+            Error::not_found(format!("there is no job {}", id.short())).hint("see `aldis list`")
+        })
+    }
+
+    /// The job as it stands, again after each change, until it has ended.
+    pub async fn watch_job(
+        &self,
+        typed: &str,
+    ) -> Result<impl Stream<Item = Result<JobView, Error>> + use<>, Error> {
+        let id = self.job_id(typed).await?;
+        let first = self.job_view(&id).await?;
+        let (views, stream) = mpsc::channel(VIEWS);
+        let services = self.clone();
+        tokio::spawn(async move {
+            // The reader may leave at any time.
+            let _ = services.follow(id, first, views).await;
+        });
+        Ok(ReceiverStream::new(stream))
+    }
+
+    async fn follow(
+        &self,
+        id: JobId,
+        first: JobView,
+        views: mpsc::Sender<Result<JobView, Error>>,
+    ) -> Result<(), mpsc::error::SendError<Result<JobView, Error>>> {
+        let mut changed = self.0.view.changed();
+        let mut shown = first.clone();
+        views.send(Ok(first)).await?;
+        while !shown.header.state.is_ended() {
+            tokio::time::sleep(AT_MOST_EVERY).await;
+            tokio::select! {
+                () = views.closed() => return Ok(()),
+                changed = changed.changed() => if changed.is_err() { return Ok(()) },
+                () = tokio::time::sleep(AT_LEAST_EVERY) => {}
+            }
+            changed.borrow_and_update();
+            match self.job_view(&id).await {
+                Ok(view) if is_news(&shown, &view) => {
+                    shown = view.clone();
+                    views.send(Ok(view)).await?;
+                }
+                Ok(_) => {}
+                Err(error) => return views.send(Err(error)).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs, newest first.
+    pub async fn list_jobs(&self, filter: &Filter) -> Result<Vec<Header>, Error> {
+        let mut all = jobs::headers(&self.0.view)?;
+        let hot: BTreeSet<JobId> = all.iter().map(|header| header.id.clone()).collect();
+        for record in self.0.store.list(keys::ENDED).await?.records {
+            let ended: Ended = records::read(&record)?;
+            if !hot.contains(&ended.header.id) {
+                all.push(ended.header);
+            }
+        }
+        all.retain(|header| filter.takes(header));
+        all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
+        all.truncate(filter.limit);
+        Ok(all)
+    }
+
+    /// Log lines of a job from every target's agent; with `follow`, until the job has ended.
+    pub(crate) async fn job_logs(
+        &self,
+        typed: &str,
+        only: Vec<TargetName>,
+        follow: bool,
+    ) -> Result<ReceiverStream<Logged>, Error> {
+        let id = self.job_id(typed).await?;
+        let view = self.job_view(&id).await?;
+        let absent: Vec<String> = only
+            .iter()
+            .filter(|t| !view.targets.contains_key(t))
+            .map(ToString::to_string)
+            .collect();
+        if !absent.is_empty() {
+            return Err(Error::not_found(format!(
+                "job {} has no target {}",
+                id.short(),
+                absent.join(", ")
+            ))
+            .hint(format!("see `aldis status {}`", id.short())));
+        }
+        let wanted = |target: &&TargetName| only.is_empty() || only.contains(target);
+        let targets: Vec<TargetName> = view.targets.keys().filter(wanted).cloned().collect();
+        let follow = follow && !view.header.state.is_ended();
+        let (lines, stream) = mpsc::channel(LINES);
+        for target in targets {
+            tokio::spawn(
+                self.clone()
+                    .copy_logs(id.clone(), target, follow, lines.clone()),
+            );
+        }
+        Ok(ReceiverStream::new(stream))
+    }
+
+    async fn copy_logs(
+        self,
+        job: JobId,
+        target: TargetName,
+        follow: bool,
+        lines: mpsc::Sender<Logged>,
+    ) {
+        let ended: BoxStream<'static, ()> = if follow {
+            futures::stream::once(self.clone().until_ended(job.clone())).boxed()
+        } else {
+            futures::stream::pending().boxed()
+        };
+        let mut ended = ended;
+        match self.0.agents.logs(&target, &job, 0, follow).await {
+            Ok(mut source) => loop {
+                tokio::select! {
+                    line = source.next() => match line {
+                        Some(line) => if lines.send(Logged::Line(line)).await.is_err() { return },
+                        None => return,
+                    },
+                    _ = ended.next() => return,
+                }
+            },
+            Err(error) => {
+                // The reader may have left.
+                let _ = lines
+                    .send(Logged::Gap {
+                        target,
+                        reason: error.to_string(),
+                    })
+                    .await;
+            }
+        }
+    }
+
+    async fn until_ended(self, job: JobId) {
+        let mut changed = self.0.view.changed();
+        let header = keys::job_header(job.as_str());
+        while self.0.view.get(&header).is_some() {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(LAST_LINES).await;
+    }
+
+    /// The job with its plan, hot or ended.
+    pub(super) async fn whole_job(&self, id: &JobId) -> Result<Arc<Job>, Error> {
+        match jobs::load(&self.0.view, &self.0.plans, id).await? {
+            Some(loaded) => Ok(Arc::new(loaded.job)),
+            None => Ok(Arc::new(self.ended(id).await?)),
+        }
+    }
+}
+
+impl Filter {
+    fn takes(&self, header: &Header) -> bool {
+        let state =
+            self.states.is_empty() || self.states.iter().any(|word| word == header.state.word());
+        let runbook = self.runbook.is_empty() || self.runbook == header.runbook.name;
+        let by = self.submitted_by.is_empty()
+            || self.submitted_by == header.submitted_by
+            || header.submitted_by.strip_prefix("user/") == Some(&self.submitted_by);
+        state && runbook && by
+    }
+}
+
+/// Whether anything but the clock differs.
+fn is_news(shown: &JobView, view: &JobView) -> bool {
+    let at_that_time = JobView {
+        now: shown.now,
+        ..view.clone()
+    };
+    at_that_time != *shown
+}

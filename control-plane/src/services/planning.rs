@@ -1,0 +1,426 @@
+//! Plans: every selected agent is asked what the runbook would do there; nothing is changed.
+//!
+//! ```text
+//! runbook, parameters ─▶ selection ─▶ ask all agents at once ─▶ parts ─▶ waves, digest ─▶ stored
+//! ```
+//!
+//! The parts are stored first and the header last, so that a header proves its plan whole. A plan that
+//! an agent refuses is stored all the same: people look at it to see why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aldis_core::ids::{PlanId, TargetName};
+use aldis_core::inventory::Presence;
+use aldis_core::job::Link;
+use aldis_core::plan::{
+    ClusterIdentity, Disposition, Phase, Plan, RunbookRef, Scope, TargetPart, waves,
+};
+use aldis_core::question::{Answer, Planning, Question};
+use aldis_core::runbook::load::Loaded;
+use aldis_core::runbook::{Runbook, WhenUnreachable, params};
+use aldis_core::view::PlanView;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::{Error, Services, library};
+use crate::agents::{AgentFacts, AskError};
+use crate::records::{self, PlanHeader, PlanPart};
+use crate::store::{Commit, Group, Precondition, Write, keys};
+
+/// How long one agent may take: a dry run of 20 steps against a slow API server.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Agents asked at once: each question holds one small message here and one dry run there.
+const AT_ONCE: usize = 256;
+
+/// What is to be planned.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Which runbook.
+    pub runbook: Asked,
+    /// Parameters; text where the schema says number is read as one.
+    pub params: Value,
+    /// Labels that narrow the runbook's selection.
+    pub selector: BTreeMap<String, String>,
+    /// Only these of the selection; empty = all.
+    pub targets: Vec<TargetName>,
+    /// Why the plan is made, beside another job.
+    pub link: Option<Link>,
+}
+
+/// A runbook by name or by content.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// `NAME` or `NAME@VERSION`.
+    Name(String),
+    /// A file.
+    File {
+        /// As messages call it.
+        name: String,
+        /// What it holds.
+        text: String,
+    },
+    /// As an earlier job kept it.
+    Kept {
+        /// What it was.
+        reference: RunbookRef,
+        /// What it held.
+        body: Box<Runbook>,
+    },
+}
+
+/// One agent has answered, or will not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which.
+    pub target: TargetName,
+    /// `planned`, `unchanged`, `refused`, `unreachable`.
+    pub state: &'static str,
+    /// Answers so far.
+    pub done: usize,
+    /// Agents asked.
+    pub total: usize,
+}
+
+/// What every agent is asked about.
+struct Subject {
+    reference: RunbookRef,
+    body: Runbook,
+    params: Value,
+}
+
+impl Services {
+    /// Makes a plan and stores it.
+    pub async fn plan(
+        &self,
+        wanted: Wanted,
+        by: &str,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<PlanView, Error> {
+        let subject = self.subject(&wanted).await?;
+        let selected = self.select(&wanted, &subject.body)?;
+        let parts = self.ask_all(&subject, &selected, progress).await;
+        let plan = self.draw(wanted.selector, &subject, &selected, parts, by);
+        self.store_plan(&plan, wanted.link).await?;
+        self.plan_view(plan, false)
+    }
+
+    async fn subject(&self, wanted: &Wanted) -> Result<Subject, Error> {
+        let (reference, body) = match &wanted.runbook {
+            Asked::Name(name) => taken(self.runbook(name).await?.0),
+            Asked::File { name, text } => taken(library::read(name, text)?),
+            Asked::Kept { reference, body } => (reference.clone(), Runbook::clone(body)),
+        };
+        let params = check_params(&body, &wanted.params)?;
+        Ok(Subject {
+            reference,
+            body,
+            params,
+        })
+    }
+
+    fn select(&self, wanted: &Wanted, runbook: &Runbook) -> Result<Vec<AgentFacts>, Error> {
+        let fleet = self.0.agents.fleet();
+        let known: BTreeSet<&TargetName> = fleet.iter().map(|facts| &facts.fleet.target).collect();
+        let unknown: Vec<String> = wanted
+            .targets
+            .iter()
+            .filter(|t| !known.contains(t))
+            .map(ToString::to_string)
+            .collect();
+        if !unknown.is_empty() {
+            return Err(Error::not_found(format!(
+                "no agent ever registered for {}",
+                unknown.join(", ")
+            ))
+            .hint("see `aldis agents list`"));
+        }
+        let select = &runbook.spec.targets.select.match_labels;
+        let mut selected = self.agents(select, "");
+        let of_runbook = selected.len();
+        selected.retain(|facts| {
+            let labels = super::fleet::labels(&facts.fleet);
+            let named = wanted.targets.is_empty() || wanted.targets.contains(&facts.fleet.target);
+            named
+                && wanted
+                    .selector
+                    .iter()
+                    .all(|(key, value)| labels.get(key) == Some(value))
+        });
+        bounds(runbook, selected.len(), of_runbook)?;
+        Ok(selected)
+    }
+
+    async fn ask_all(
+        &self,
+        subject: &Subject,
+        selected: &[AgentFacts],
+        progress: &mpsc::Sender<Progress>,
+    ) -> BTreeMap<TargetName, TargetPart> {
+        let total = selected.len();
+        // Boxed: the compiler cannot see otherwise that these futures may move between threads.
+        let asks: Vec<BoxFuture<'_, TargetPart>> = selected
+            .iter()
+            .map(|facts| self.part(subject, facts).boxed())
+            .collect();
+        let mut answers = futures::stream::iter(asks).buffer_unordered(AT_ONCE);
+        let mut parts = BTreeMap::new();
+        while let Some(part) = answers.next().await {
+            let (target, state) = (part.target.clone(), state_of(&part.disposition));
+            parts.insert(target.clone(), part);
+            let done = parts.len();
+            // Whoever asked may have left; the plan is kept for them.
+            let _ = progress.try_send(Progress {
+                target,
+                state,
+                done,
+                total,
+            });
+        }
+        parts
+    }
+
+    /// One agent's part, or the reason why there is none.
+    async fn part(&self, subject: &Subject, facts: &AgentFacts) -> TargetPart {
+        let target = &facts.fleet.target;
+        let without = |disposition| TargetPart {
+            target: target.clone(),
+            identity: facts.fleet.identity.clone(),
+            simulated: facts.fleet.simulated,
+            disposition,
+            steps: vec![],
+            warnings: vec![],
+        };
+        match &facts.presence {
+            Presence::Contested { why } | Presence::Held { why } => {
+                return without(refused(why.clone(), format!("aldis agents show {target}")));
+            }
+            Presence::Live { .. } | Presence::NotMerged | Presence::Absent { .. } => {}
+        }
+        let question = Question::Plan(Box::new(Planning {
+            runbook: subject.reference.clone(),
+            body: subject.body.clone(),
+            params: subject.params.clone(),
+            target: target.clone(),
+            labels: super::fleet::labels(&facts.fleet),
+        }));
+        match self.0.agents.ask(target, question, WITHIN).await {
+            Ok(Answer::Plan(part)) => match foreign(&part, target, &facts.fleet.identity) {
+                Some(why) => without(refused(why, format!("aldis agents show {target}"))),
+                None => *part,
+            },
+            Ok(Answer::Drift { .. } | Answer::Soak(_) | Answer::Attempts(_)) => without(refused(
+                "the agent answered another question".to_owned(),
+                "upgrade the agent".to_owned(),
+            )),
+            Err(AskError::Refused { problem }) => without(Disposition::Refused {
+                why: problem,
+                hint: None,
+            }),
+            Err(error) => without(unreachable(subject.body.when_unreachable(), &error)),
+        }
+    }
+
+    fn draw(
+        &self,
+        narrowed: BTreeMap<String, String>,
+        subject: &Subject,
+        selected: &[AgentFacts],
+        parts: BTreeMap<TargetName, TargetPart>,
+        by: &str,
+    ) -> Plan {
+        let names: BTreeSet<TargetName> = selected
+            .iter()
+            .map(|facts| facts.fleet.target.clone())
+            .collect();
+        let body = &subject.body;
+        let mut selector = body.spec.targets.select.match_labels.clone();
+        selector.extend(narrowed);
+        let phase = Phase {
+            name: "main".to_owned(),
+            waves: waves::cut(&body.spec.rollout, &names),
+            segments: waves::segments(body),
+            budget: waves::budget(&body.spec.rollout.max_failures, names.len()),
+            on_failure: body.on_failure(),
+        };
+        let scope = Scope {
+            runbook: subject.reference.clone(),
+            body: body.clone(),
+            params: subject.params.clone(),
+            selector,
+            selection: selected
+                .iter()
+                .map(|facts| {
+                    (
+                        facts.fleet.target.clone(),
+                        super::fleet::labels(&facts.fleet),
+                    )
+                })
+                .collect(),
+            phases: vec![phase],
+            expires_at: self.now().plus(self.0.plan_expiry),
+        };
+        let id = PlanId::new(format!("p-{}", hex::encode(rand::random::<[u8; 16]>())));
+        Plan::new(id, scope, parts, by.to_owned(), self.now())
+    }
+
+    async fn store_plan(&self, plan: &Plan, link: Option<Link>) -> Result<(), Error> {
+        let create = |key: crate::store::Key, value| Commit {
+            preconditions: vec![Precondition::Absent(key.clone())],
+            writes: vec![Write::put(key, value)],
+        };
+        let id = plan.id.as_str();
+        let parts = plan.parts.values().map(|part| {
+            let record = PlanPart {
+                format: 1,
+                late: false,
+                part: part.clone(),
+            };
+            create(
+                keys::plan_part(id, &part.target.to_string()),
+                records::write(&record),
+            )
+        });
+        let group = Group {
+            fence: vec![],
+            commits: parts.collect(),
+        };
+        let stored = self.0.store.commit_group(group).await?;
+        let header = PlanHeader {
+            format: 1,
+            id: plan.id.clone(),
+            scope: plan.scope.clone(),
+            digest: plan.digest.clone(),
+            planned_by: plan.planned_by.clone(),
+            planned_at: plan.planned_at,
+            expired: false,
+            link,
+        };
+        let header = create(keys::plan_header(id), records::write(&header));
+        let all = stored.iter().all(|outcome| outcome.is_committed());
+        if all && self.0.store.commit(header).await?.is_committed() {
+            return Ok(());
+        }
+        // The id was drawn at random: nobody else writes under it.
+        Err(Error::new(
+            super::Kind::Unavailable,
+            format!("plan {id} was not stored"),
+        )
+        .hint("plan again"))
+    }
+}
+
+fn taken(loaded: Loaded) -> (RunbookRef, Runbook) {
+    let metadata = &loaded.runbook.metadata;
+    let reference = RunbookRef {
+        name: metadata.name.clone(),
+        version: metadata.version,
+        digest: loaded.digest,
+    };
+    (reference, loaded.runbook)
+}
+
+/// Parameters by the runbook's schema, every mistake at once.
+fn check_params(runbook: &Runbook, given: &Value) -> Result<Value, Error> {
+    let schema = &runbook.spec.params;
+    let read = |(name, value): (&String, &Value)| {
+        let value = match value {
+            Value::String(text) => params::coerce(schema, name, text),
+            other => other.clone(),
+        };
+        (name.clone(), value)
+    };
+    let given = match given {
+        Value::Object(given) => Value::Object(given.iter().map(read).collect()),
+        other => other.clone(),
+    };
+    params::validate(schema, &given).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes
+            .iter()
+            .map(|mistake| {
+                let near = mistake.did_you_mean.as_ref();
+                let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let about = mistake.about.as_ref();
+                let about = about.map_or(String::new(), |about| format!(" ({about})"));
+                format!("{mistake}{near}{about}")
+            })
+            .collect();
+        let name = &runbook.metadata.name;
+        Error::usage(lines.join("\n")).hint(format!(
+            "give each as `-p NAME=VALUE`; `aldis runbook show {name}` lists them"
+        ))
+    })
+}
+
+fn bounds(runbook: &Runbook, selected: usize, of_runbook: usize) -> Result<(), Error> {
+    let targets = &runbook.spec.targets;
+    let labels = &targets.select.match_labels;
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if selected == 0 {
+        return Err(Error::refused(format!(
+            "no target is selected: {of_runbook} have the runbook's labels ({}), none of them what you asked for",
+            labels.join(", ")
+        ))
+        .hint("see `aldis agents list` for labels"));
+    }
+    let count = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
+    if let Some(min) = targets.min.filter(|min| selected < count(*min)) {
+        return Err(Error::refused(format!(
+            "{selected} targets are selected, and the runbook's `targets.min` is {min}"
+        )));
+    }
+    if let Some(max) = targets.max.filter(|max| selected > count(*max)) {
+        return Err(Error::refused(format!(
+            "{selected} targets are selected, and the runbook's `targets.max` is {max}"
+        ))
+        .hint("narrow them with `-l` or `--target`"));
+    }
+    Ok(())
+}
+
+fn refused(why: String, command: String) -> Disposition {
+    Disposition::Refused {
+        why,
+        hint: Some(command),
+    }
+}
+
+fn unreachable(policy: WhenUnreachable, error: &AskError) -> Disposition {
+    let why = error.to_string();
+    match policy {
+        WhenUnreachable::Fail => Disposition::Refused {
+            why: format!("{why} (`whenUnreachable: fail`)"),
+            hint: Some("leave it out with `--target` or `-l`, or bring its agent back".to_owned()),
+        },
+        WhenUnreachable::Skip => Disposition::Skipped { why },
+        WhenUnreachable::Defer => Disposition::Deferred { why },
+    }
+}
+
+/// A part that is about somebody else.
+fn foreign(part: &TargetPart, target: &TargetName, pinned: &ClusterIdentity) -> Option<String> {
+    if part.target != *target {
+        return Some(format!("the agent of {target} planned for {}", part.target));
+    }
+    (part.identity != *pinned).then(|| {
+        format!(
+            "the cluster behind {target} has UID {}, and {} is pinned to that name",
+            part.identity.cluster_uid, pinned.cluster_uid
+        )
+    })
+}
+
+fn state_of(disposition: &Disposition) -> &'static str {
+    match disposition {
+        Disposition::Run => "planned",
+        Disposition::Unchanged { .. } => "unchanged",
+        Disposition::Refused { .. } => "refused",
+        Disposition::Deferred { .. } | Disposition::Skipped { .. } => "unreachable",
+    }
+}
