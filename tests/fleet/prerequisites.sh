@@ -19,6 +19,8 @@ fi
 
 missing=()
 command -v protoc >/dev/null || missing+=(protobuf-compiler)
+# protoc's own files are a package apart, and etcd's API imports them.
+protoc --descriptor_set_out=/dev/null google/protobuf/descriptor.proto 2>/dev/null || missing+=(libprotobuf-dev)
 command -v cc >/dev/null || missing+=(build-essential)
 command -v flock >/dev/null || missing+=(util-linux)
 [ ${#missing[@]} -eq 0 ] && exit 0
