@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::TargetName;
-use crate::plan::{RunbookRef, TargetPart};
+use crate::plan::{Left, RunbookRef, TargetPart};
 use crate::reconcile::AttemptList;
 use crate::runbook::Runbook;
 use crate::soak::SoakReading;
@@ -17,6 +17,8 @@ use crate::soak::SoakReading;
 pub enum Question {
     /// What would this runbook do here?
     Plan(Box<Planning>),
+    /// Could what a job left here be put back?
+    Undo(Box<Undoing>),
     /// Does this part still hold?
     Drift {
         /// As planned.
@@ -44,11 +46,23 @@ pub struct Planning {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A job's work that another one is to put back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Undoing {
+    /// The runbook it ran, with all that its expressions need.
+    pub planning: Planning,
+    /// The part that it ran by.
+    pub part: TargetPart,
+    /// What it left.
+    pub left: Left,
+}
+
 /// An answer, of the question's kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Answer {
-    /// To `Plan`.
+    /// To `Plan` and `Undo`.
     Plan(Box<TargetPart>),
     /// To `Drift`: what changed, if anything.
     Drift {

@@ -515,6 +515,7 @@ mod tests {
                 disposition: Disposition::Run,
                 steps: vec![],
                 warnings: vec![],
+                left: None,
             },
             steps,
             known: BTreeMap::new(),

@@ -176,8 +176,11 @@ impl JobService for JobServer {
                     .plan_retry(&request.job, only, &by, &progress)
                     .await
             }))),
+            "undoes" => Ok(Response::new(planned(move |progress| async move {
+                services.plan_undo(&request.job, only, &by, &progress).await
+            }))),
             other => Err(Status::invalid_argument(format!(
-                "`{other}` is no kind of link: `retries`"
+                "`{other}` is no kind of link: `undoes`, `retries`"
             ))),
         }
     }

@@ -1,13 +1,28 @@
 //! Another job over what a job left behind: planned afresh, linked to the old one.
 
+use std::sync::Arc;
+
 use aldis_core::ids::TargetName;
-use aldis_core::job::{Job, Link, Rest, TargetState};
+use aldis_core::job::{Job, Link, Rest, Target, TargetState};
 use aldis_core::view::PlanView;
 use tokio::sync::mpsc;
 
 use super::{Asked, Error, Progress, Services, Wanted};
 
 impl Services {
+    /// Plans to put back what a job left.
+    pub async fn plan_undo(
+        &self,
+        typed: &str,
+        only: Vec<TargetName>,
+        by: &str,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<PlanView, Error> {
+        let job = self.ended_job(typed).await?;
+        let targets = chosen(&job, only, stands, "left nothing to put back")?;
+        self.plan_back(&job, &targets, by, progress).await
+    }
+
     /// Plans the same runbook with the same parameters on the targets that are not changed.
     pub async fn plan_retry(
         &self,
@@ -16,19 +31,8 @@ impl Services {
         by: &str,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<PlanView, Error> {
-        let id = self.job_id(typed).await?;
-        let job = self.whole_job(&id).await?;
-        if !job.header.state.is_ended() {
-            let short = id.short();
-            return Err(Error::refused(format!(
-                "job {short} has not ended: it is {}",
-                job.header.state.word()
-            ))
-            .hint(format!(
-                "wait for it with `aldis wait {short}`, or end it with `aldis cancel {short}`"
-            )));
-        }
-        let targets = chosen(&job, only)?;
+        let job = self.ended_job(typed).await?;
+        let targets = chosen(&job, only, is_left, "changed every target")?;
         let scope = &job.plan.scope;
         let wanted = Wanted {
             runbook: Asked::Kept {
@@ -38,38 +42,57 @@ impl Services {
             params: scope.params.clone(),
             selector: Default::default(),
             targets,
-            link: Some(Link::Retries { job: id }),
+            link: Some(Link::Retries {
+                job: job.header.id.clone(),
+            }),
         };
         self.plan(wanted, by, progress).await
     }
+
+    async fn ended_job(&self, typed: &str) -> Result<Arc<Job>, Error> {
+        let id = self.job_id(typed).await?;
+        let job = self.whole_job(&id).await?;
+        if job.header.state.is_ended() {
+            return Ok(job);
+        }
+        let (short, word) = (id.short(), job.header.state.word());
+        let why = format!("job {short} has not ended: it is {word}");
+        Err(Error::refused(why).hint(format!(
+            "wait for it with `aldis wait {short}`, or end it with `aldis cancel {short}`"
+        )))
+    }
 }
 
-/// Who was not changed, or those of them that were named.
-fn chosen(job: &Job, only: Vec<TargetName>) -> Result<Vec<TargetName>, Error> {
+/// The targets that qualify, or those of them that were named.
+fn chosen(
+    job: &Job,
+    only: Vec<TargetName>,
+    qualifies: fn(&Target) -> bool,
+    otherwise: &str,
+) -> Result<Vec<TargetName>, Error> {
     let short = job.header.id.short();
-    let left: Vec<TargetName> = job
-        .plan
-        .scope
-        .selection
-        .keys()
-        .filter(|name| !is_changed(job, name))
+    let selection = job.plan.scope.selection.keys();
+    let all: Vec<TargetName> = selection
+        .filter(|name| qualifies(&job.target(name)))
         .cloned()
         .collect();
-    if left.is_empty() {
-        return Err(Error::refused(format!(
-            "job {short} changed every target: nothing is left to try again"
-        )));
+    if all.is_empty() {
+        return Err(Error::refused(format!("job {short} {otherwise}")));
     }
-    if let Some(done) = only.iter().find(|target| !left.contains(target)) {
-        let names: Vec<String> = left.iter().map(ToString::to_string).collect();
-        return Err(Error::refused(format!(
-            "{done} is not among the targets that job {short} left"
-        ))
-        .hint(format!("those are: {}", names.join(", "))));
+    if let Some(other) = only.iter().find(|target| !all.contains(target)) {
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let why = format!("{other} is not among the targets in question of job {short}");
+        return Err(Error::refused(why).hint(format!("those are: {}", names.join(", "))));
     }
-    Ok(if only.is_empty() { left } else { only })
+    Ok(if only.is_empty() { all } else { only })
 }
 
-fn is_changed(job: &Job, name: &TargetName) -> bool {
-    matches!(job.target(name).state, TargetState::Rest(Rest::Changed))
+/// Not changed: it may be tried again.
+fn is_left(target: &Target) -> bool {
+    target.state != TargetState::Rest(Rest::Changed)
+}
+
+/// Something of the job stands there.
+fn stands(target: &Target) -> bool {
+    target.may_have_effect() && target.state != TargetState::Rest(Rest::Restored)
 }

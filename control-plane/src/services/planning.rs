@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use aldis_core::ids::{PlanId, TargetName};
 use aldis_core::inventory::Presence;
-use aldis_core::job::Link;
+use aldis_core::job::{Job, Link};
 use aldis_core::plan::{
-    ClusterIdentity, Disposition, Phase, Plan, RunbookRef, Scope, TargetPart, waves,
+    ClusterIdentity, Disposition, Left, Phase, Plan, RunbookRef, Scope, TargetPart, waves,
 };
-use aldis_core::question::{Answer, Planning, Question};
+use aldis_core::question::{Answer, Planning, Question, Undoing};
 use aldis_core::runbook::load::Loaded;
 use aldis_core::runbook::{Runbook, WhenUnreachable, params};
 use aldis_core::view::PlanView;
@@ -92,6 +92,18 @@ struct Subject {
     params: Value,
 }
 
+impl Subject {
+    fn planning(&self, facts: &AgentFacts) -> Planning {
+        Planning {
+            runbook: self.reference.clone(),
+            body: self.body.clone(),
+            params: self.params.clone(),
+            target: facts.fleet.target.clone(),
+            labels: super::fleet::labels(&facts.fleet),
+        }
+    }
+}
+
 impl Services {
     /// Makes a plan and stores it.
     pub async fn plan(
@@ -102,9 +114,51 @@ impl Services {
     ) -> Result<PlanView, Error> {
         let subject = self.subject(&wanted).await?;
         let selected = self.select(&wanted, &subject.body)?;
-        let parts = self.ask_all(&subject, &selected, progress).await;
+        let about = |facts: &AgentFacts| Question::Plan(Box::new(subject.planning(facts)));
+        let asked = selected.iter().map(|facts| (facts, about(facts))).collect();
+        let unreachable = subject.body.when_unreachable();
+        let parts = self.ask_all(asked, unreachable, progress).await;
         let plan = self.draw(wanted.selector, &subject, &selected, parts, by);
         self.store_plan(&plan, wanted.link).await?;
+        self.plan_view(plan, false)
+    }
+
+    /// Makes a plan that puts back what a job left on some targets, and stores it.
+    pub(super) async fn plan_back(
+        &self,
+        job: &Job,
+        targets: &[TargetName],
+        by: &str,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<PlanView, Error> {
+        let scope = &job.plan.scope;
+        let subject = Subject {
+            reference: scope.runbook.clone(),
+            body: scope.body.clone(),
+            params: scope.params.clone(),
+        };
+        let mut selected = self.0.agents.fleet();
+        selected.retain(|facts| targets.contains(&facts.fleet.target));
+        let asked = selected
+            .iter()
+            .filter_map(|facts| {
+                let target = &facts.fleet.target;
+                let (job_id, steps) = (job.header.id.clone(), job.target(target).steps);
+                let undoing = Undoing {
+                    planning: subject.planning(facts),
+                    part: job.part(target)?.clone(),
+                    left: Left { job: job_id, steps },
+                };
+                Some((facts, Question::Undo(Box::new(undoing))))
+            })
+            .collect();
+        // Who is away cannot say whether it could go back: left out by name, never by chance.
+        let parts = self.ask_all(asked, WhenUnreachable::Fail, progress).await;
+        let plan = self.draw(BTreeMap::new(), &subject, &selected, parts, by);
+        let link = Link::Undoes {
+            job: job.header.id.clone(),
+        };
+        self.store_plan(&plan, Some(link)).await?;
         self.plan_view(plan, false)
     }
 
@@ -156,15 +210,15 @@ impl Services {
 
     async fn ask_all(
         &self,
-        subject: &Subject,
-        selected: &[AgentFacts],
+        asked: Vec<(&AgentFacts, Question)>,
+        unreachable: WhenUnreachable,
         progress: &mpsc::Sender<Progress>,
     ) -> BTreeMap<TargetName, TargetPart> {
-        let total = selected.len();
+        let total = asked.len();
         // Boxed: the compiler cannot see otherwise that these futures may move between threads.
-        let asks: Vec<BoxFuture<'_, TargetPart>> = selected
-            .iter()
-            .map(|facts| self.part(subject, facts).boxed())
+        let asks: Vec<BoxFuture<'_, TargetPart>> = asked
+            .into_iter()
+            .map(|(facts, question)| self.part(question, unreachable, facts).boxed())
             .collect();
         let mut answers = futures::stream::iter(asks).buffer_unordered(AT_ONCE);
         let mut parts = BTreeMap::new();
@@ -184,7 +238,12 @@ impl Services {
     }
 
     /// One agent's part, or the reason why there is none.
-    async fn part(&self, subject: &Subject, facts: &AgentFacts) -> TargetPart {
+    async fn part(
+        &self,
+        question: Question,
+        when_unreachable: WhenUnreachable,
+        facts: &AgentFacts,
+    ) -> TargetPart {
         let target = &facts.fleet.target;
         let without = |disposition| TargetPart {
             target: target.clone(),
@@ -193,23 +252,18 @@ impl Services {
             disposition,
             steps: vec![],
             warnings: vec![],
+            left: None,
         };
+        let look = format!("aldis agents show {target}");
         match &facts.presence {
             Presence::Contested { why } | Presence::Held { why } => {
-                return without(refused(why.clone(), format!("aldis agents show {target}")));
+                return without(refused(why.clone(), look));
             }
             Presence::Live { .. } | Presence::NotMerged | Presence::Absent { .. } => {}
         }
-        let question = Question::Plan(Box::new(Planning {
-            runbook: subject.reference.clone(),
-            body: subject.body.clone(),
-            params: subject.params.clone(),
-            target: target.clone(),
-            labels: super::fleet::labels(&facts.fleet),
-        }));
         match self.0.agents.ask(target, question, WITHIN).await {
             Ok(Answer::Plan(part)) => match foreign(&part, target, &facts.fleet.identity) {
-                Some(why) => without(refused(why, format!("aldis agents show {target}"))),
+                Some(why) => without(refused(why, look)),
                 None => *part,
             },
             Ok(Answer::Drift { .. } | Answer::Soak(_) | Answer::Attempts(_)) => without(refused(
@@ -220,7 +274,7 @@ impl Services {
                 why: problem,
                 hint: None,
             }),
-            Err(error) => without(unreachable(subject.body.when_unreachable(), &error)),
+            Err(error) => without(unreachable(when_unreachable, &error)),
         }
     }
 

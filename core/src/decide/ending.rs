@@ -57,6 +57,12 @@ fn ending(job: &Job, going: &JobState) -> JobState {
         } => JobState::Cancelled {
             cause: cause.clone(),
         },
+        JobState::Unwinding {
+            cause: StopCause::Undoes { .. },
+        } if everything_is_back(job) && nothing_failed(job) => JobState::Succeeded,
+        JobState::Unwinding {
+            cause: StopCause::Undoes { .. },
+        } => JobState::PartlyDone,
         JobState::Unwinding { cause } if everything_is_back(job) => JobState::Undone {
             cause: cause.clone(),
         },
@@ -77,6 +83,10 @@ fn everything_is_back(job: &Job) -> bool {
         TargetState::Rest(Rest::Changed | Rest::NeedsOperator { .. }) => false,
         _ => false,
     })
+}
+
+fn nothing_failed(job: &Job) -> bool {
+    job.targets.values().all(|target| target.failure.is_none())
 }
 
 /// Somebody was not helped: failed, put back alone, or left out.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{Round, SoakWanted, WaitingOn};
-use crate::ids::{TargetName, Timestamp};
+use crate::ids::{JobId, TargetName, Timestamp};
 use crate::inventory::Presence;
-use crate::job::{HeaderEvent, JobState, Rest, StopCause, Target, TargetEvent, TargetState};
+use crate::job::{HeaderEvent, JobState, Link, Rest, StopCause, Target, TargetEvent, TargetState};
 use crate::outcome::Failure;
 use crate::plan::Disposition;
 use crate::runbook::{Drift, OnFailure, WhenUnreachable};
@@ -18,6 +18,9 @@ impl Round<'_> {
         }
         if !self.job.header.drift_checked {
             return self.check_drift();
+        }
+        if let Some(Link::Undoes { job }) = &self.job.header.link {
+            return self.take_over(job);
         }
         self.settle_failed();
         self.wave();
@@ -100,6 +103,31 @@ impl Round<'_> {
             }
         }
         self.emit_header(HeaderEvent::DriftChecked);
+    }
+
+    /// A job that undoes another begins where that one ended. Every target is taken over before the way
+    /// back begins: a target without a record would count as untouched.
+    fn take_over(&mut self, undone: &JobId) {
+        let runs: Vec<TargetName> = self.job.plan.runs().cloned().collect();
+        for name in runs {
+            if self.job.target(&name).state != TargetState::NotStarted {
+                continue;
+            }
+            let left = self.job.part(&name).and_then(|part| part.left.clone());
+            let event = match left {
+                Some(left) => TargetEvent::TakenOver { steps: left.steps },
+                None => TargetEvent::LeftOut {
+                    failure: Failure::new("plan", "the plan does not say what was left here"),
+                },
+            };
+            self.emit(&name, event);
+        }
+        if self.out.events.is_empty() {
+            let job = undone.clone();
+            self.move_to(JobState::Unwinding {
+                cause: StopCause::Undoes { job },
+            });
+        }
     }
 
     fn is_unreachable(&self, since: Timestamp) -> bool {

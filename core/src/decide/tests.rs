@@ -53,6 +53,7 @@ fn part(target: &TargetName) -> TargetPart {
         disposition: Disposition::Run,
         steps: vec![],
         warnings: vec![],
+        left: None,
     }
 }
 
@@ -351,4 +352,56 @@ fn an_absent_agent_is_waited_for_by_name_and_nothing_is_invented() {
             .any(|reason| reason.to_string().contains("a/1, absent")),
         "{waiting:?}"
     );
+}
+
+/// A job that undoes another one, which left `act` on these targets.
+fn undoing(left: &[&str]) -> Job {
+    let mut job = job(runbook("change", json!(0)));
+    let mut plan = Plan::clone(&job.plan);
+    for (name, part) in &mut plan.parts {
+        let done = StepState::Succeeded {
+            outputs: Value::Null,
+            changed: true,
+        };
+        if left.contains(&name.to_string().as_str()) {
+            part.left = Some(crate::plan::Left {
+                job: JobId::from("j-0"),
+                steps: BTreeMap::from([("act".into(), done)]),
+            });
+        } else {
+            part.disposition = Disposition::Unchanged {
+                why: "nothing was left".into(),
+            };
+        }
+    }
+    job.plan = Arc::new(plan);
+    job.header.link = Some(crate::job::Link::Undoes {
+        job: JobId::from("j-0"),
+    });
+    job
+}
+
+#[test]
+fn a_job_that_undoes_another_only_goes_back_last_wave_first_and_succeeds() {
+    let mut job = undoing(&["a/1", "b/1"]);
+    let answered = run(&mut job, &inventory(), obedient);
+    let expected = [("b/1", Direction::Undo, 0), ("a/1", Direction::Undo, 0)];
+    let expected = expected.map(|(name, way, segment)| (name.to_owned(), way, segment));
+    assert_eq!(answered, expected);
+    assert_eq!(job.header.state, JobState::Succeeded);
+    for name in ["a/1", "b/1"] {
+        let state = &job.targets[&name.parse().unwrap()].state;
+        assert_eq!(*state, TargetState::Rest(Rest::Restored), "{name}");
+    }
+}
+
+#[test]
+fn an_undo_that_gets_stuck_needs_an_operator_and_is_no_success() {
+    let stuck: Agent = |_| SegmentOutcome::Stuck {
+        step: "act".into(),
+        failure: Failure::new("changed", "somebody changed it since"),
+    };
+    let mut job = undoing(&["a/1"]);
+    run(&mut job, &inventory(), stuck);
+    assert!(matches!(job.header.state, JobState::NeedsOperator { .. }));
 }

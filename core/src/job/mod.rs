@@ -168,6 +168,11 @@ pub enum StopCause {
         /// What did not hold.
         why: String,
     },
+    /// The job is there to put back what another one left.
+    Undoes {
+        /// The other.
+        job: JobId,
+    },
     /// Something changed between plan and job, and the runbook says to refuse the job then.
     Drift {
         /// Each target with what was found.
@@ -189,6 +194,7 @@ impl std::fmt::Display for StopCause {
                 "{failed} failed and {unknown} unknown, more than the {budget} that `maxFailures` accepts"
             ),
             Self::Soak { wave, why } => write!(f, "checks after wave `{wave}` did not hold: {why}"),
+            Self::Undoes { job } => write!(f, "puts back what job {} left", job.short()),
             Self::Drift { targets } => {
                 let found: Vec<_> = targets
                     .iter()
@@ -353,7 +359,11 @@ impl JobState {
             (S::Stopping { .. } | S::Unwinding { .. }, S::NeedsOperator { .. }) => true,
             (
                 S::Unwinding { .. },
-                S::Undone { .. } | S::Cancelled { .. } | S::Failed { .. } | S::PartlyDone,
+                S::Undone { .. }
+                | S::Cancelled { .. }
+                | S::Failed { .. }
+                | S::PartlyDone
+                | S::Succeeded,
             ) => true,
             (S::NeedsOperator { .. }, S::Queued | S::Paused) => false,
             (S::NeedsOperator { .. }, _) => true,

@@ -237,6 +237,11 @@ pub enum TargetEvent {
         /// Since when.
         since: Timestamp,
     },
+    /// Another job's work stands here, and this one is to put it back.
+    TakenOver {
+        /// The other job's steps as they ended.
+        steps: BTreeMap<StepId, StepState>,
+    },
     /// It never begins, for this reason.
     LeftOut {
         /// Why.
@@ -379,6 +384,10 @@ impl Target {
                 }
                 None => return Err(self.illegal(described)),
             },
+            (T::NotStarted, E::TakenOver { steps }) => {
+                self.steps = steps;
+                self.state = T::Rest(Rest::Changed);
+            }
             (T::NotStarted, E::Deferred { since }) => self.state = T::Deferred { since },
             (T::NotStarted | T::Deferred { .. }, E::LeftOut { failure }) => {
                 self.failure = Some(TargetFailure {

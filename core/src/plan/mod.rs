@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::canonical;
 use crate::ids::{Digest, PlanId, TargetName, Timestamp};
 use crate::runbook::{OnFailure, Runbook, Soak, Step};
-pub use part::{ClusterIdentity, Disposition, ObjectRef, StepPlan, TargetPart};
+pub use part::{ClusterIdentity, Disposition, Left, ObjectRef, StepPlan, TargetPart};
 
 /// A runbook as a job refers to it for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

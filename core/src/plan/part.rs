@@ -4,11 +4,14 @@
 //! never holds what may be secret: diffs show an allow-list of fields in clear (image, replicas,
 //! revision, names) and keyed hashes of the rest; prior state in full stays on the agent.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::canonical;
-use crate::ids::{Digest, StepId, TargetName};
+use crate::ids::{Digest, JobId, StepId, TargetName};
+use crate::outcome::StepState;
 
 /// Immutable identity of a cluster, recomputed by the agent before each effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,19 @@ pub struct TargetPart {
     /// What the operator should know before approving.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What another job left here, where this one is to put it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// What a job left on a target when it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Left {
+    /// Which job. Its agent finds what it captured under this id.
+    pub job: JobId,
+    /// Its steps as they ended.
+    pub steps: BTreeMap<StepId, StepState>,
 }
 
 /// Whether a target takes part.
