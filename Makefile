@@ -1,11 +1,13 @@
 # Two commands for a newcomer: `make test` and, once the fleet can be run from here, `make demo`.
 SHELL := /bin/bash
 CARGO ?= cargo
+# Where the cache keeps the linter of the wire; one on PATH of another version is not used before it.
+BUF := buf-1.75.0
 
-.PHONY: test check binaries prerequisites
+.PHONY: test check binaries prerequisites proto-check proto-baseline
 
 ## test: everything that must hold before a change lands
-test: prerequisites binaries check
+test: prerequisites binaries check proto-check
 	$(CARGO) test --workspace --no-fail-fast
 
 ## check: format, lints, docs, unit tests (under a minute when warm)
@@ -18,6 +20,14 @@ check: prerequisites
 ## binaries: the etcd, Kubernetes and kwok that the tests run, built once into a cache
 binaries: prerequisites
 	tests/fleet/binaries.sh >/dev/null
+
+## proto-check: lints the wire, and compares it with the one that released programs speak
+proto-check: binaries
+	cd proto && PATH="$$(../tests/fleet/binaries.sh buf)/$(BUF):$$PATH" && buf lint && buf breaking --against baseline.binpb
+
+## proto-baseline: takes the wire as it is for released
+proto-baseline: binaries
+	cd proto && PATH="$$(../tests/fleet/binaries.sh buf)/$(BUF):$$PATH" && buf build -o baseline.binpb
 
 prerequisites:
 	@tests/fleet/prerequisites.sh

@@ -16,6 +16,7 @@ cache=${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin
 etcd_version=3.6.16
 kubernetes_version=1.36.3
 kwok_version=0.8.0
+buf_version=1.75.0
 go_needed=1.26
 
 say() { printf 'aldis: %s\n' "$*" >&2; }
@@ -124,14 +125,28 @@ build_kwok() {
     build kwok '' "$1/kwok" sigs.k8s.io/kwok/cmd/kwok
 }
 
+# Lints the wire and compares it with what was released; the tests run nothing on it.
+buf() {
+    local folder=$cache/buf-$buf_version
+    have "$folder" buf && return
+    on_machine buf "$buf_version" --version && return
+    need_go buf
+    say "building buf $buf_version into $folder (about a minute and a half, once)"
+    finish "$folder" build_buf
+}
+
+build_buf() {
+    build buf '' "$1/buf" github.com/bufbuild/buf/cmd/buf
+}
+
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-[ $# -gt 0 ] || set -- etcd kwok kubernetes
+[ $# -gt 0 ] || set -- etcd kwok kubernetes buf
 for wanted in "$@"; do
     case $wanted in
-        etcd | kwok | kubernetes) "$wanted" ;;
-        *) say "$wanted is not built here: etcd, kwok or kubernetes" && exit 2 ;;
+        etcd | kwok | kubernetes | buf) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok, kubernetes or buf" && exit 2 ;;
     esac
 done
 printf '%s\n' "$cache"
