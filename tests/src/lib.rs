@@ -4,4 +4,5 @@ pub mod binaries;
 pub mod etcd;
 pub mod fleet;
 pub mod pki;
+pub mod plane;
 pub mod proxy;

@@ -1,0 +1,4 @@
+//! The control plane's services as a caller meets them: real mutual TLS, no cluster.
+
+mod doors;
+mod refusals;
