@@ -28,6 +28,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks of an `until` that names no `retry.delay`.
 const DEFAULT_DELAY: Duration = Duration::from_secs(2);
 
+/// Between two tries where `retry.maxDelay` names no bound.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
 /// Tries of an `until` that names no `retry.max`: its timeout ends it long before.
 const UNTIL_TRIES: u32 = 10_000;
 
@@ -309,12 +312,12 @@ fn delay(retry: Option<&Retry>, tries: u32) -> Duration {
     let factor = retry
         .backoff
         .unwrap_or(1.0)
-        .powi(i32::try_from(tries).unwrap_or(1) - 1);
-    let delay = retry
-        .delay
-        .unwrap_or(DEFAULT_DELAY)
-        .mul_f64(factor.clamp(1.0, 10_000.0));
-    delay.min(retry.max_delay.unwrap_or(Duration::from_secs(60)))
+        .powi(i32::try_from(tries).unwrap_or(i32::MAX) - 1);
+    let first = retry.delay.unwrap_or(DEFAULT_DELAY);
+    let grown = first.as_secs_f64() * factor.clamp(1.0, 10_000.0);
+    // What does not fit a duration is longer than any bound.
+    let delay = Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX);
+    delay.min(retry.max_delay.unwrap_or(LONGEST_DELAY))
 }
 
 /// The whole time of a step, all its tries together.
