@@ -120,10 +120,9 @@ pub fn advance(assignment: &Assignment, progress: &Progress, now: Duration) -> N
     for planned in &assignment.steps {
         let step = &planned.step;
         match known.get(&step.id) {
-            Some(StepState::Succeeded { .. } | StepState::Skipped { .. }) => {
-                at_safe_point = step.safe_point;
-                continue;
-            }
+            Some(StepState::Succeeded { .. }) => at_safe_point = step.safe_point,
+            // What did not run leaves the place as safe, or as unsafe, as it was.
+            Some(StepState::Skipped { .. }) => {}
             Some(StepState::Failed { failure, .. }) if progress.steps.contains_key(&step.id) => {
                 let (step, failure) = (step.id.clone(), failure.clone());
                 return Next::Finished(SegmentOutcome::Failed { step, failure });
