@@ -3,7 +3,7 @@
 //! Headers, targets and requests come from the view; plans never change, so they are read once and
 //! kept. A job whose plan or record cannot be read is an error with the key in it, never a smaller job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aldis_core::ids::{JobId, PlanId, TargetName};
@@ -12,7 +12,7 @@ use aldis_core::plan::{Disposition, Plan, TargetPart};
 
 use crate::records::{self, Ended, PlanHeader, PlanPart};
 use crate::store::keys::{self, Name};
-use crate::store::{self, Record, Store};
+use crate::store::{self, Key, Record, Store};
 use crate::view::View;
 
 /// Plans kept in memory. One of 1,000 targets is some 2 MB; jobs beyond this read theirs again.
@@ -200,6 +200,16 @@ pub fn headers(view: &View) -> Result<Vec<Header>, records::Error> {
             .collect::<Vec<_>>()
     });
     records.iter().map(records::read).collect()
+}
+
+/// Jobs of which operators asked something, folded in or not.
+pub fn with_requests(all: &BTreeMap<Key, Record>) -> BTreeSet<JobId> {
+    crate::view::under(all, keys::JOBS)
+        .filter_map(|record| match record.key.name() {
+            Some(Name::JobRequest { job, .. }) => Some(JobId::new(job)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A job that has ended, as it was at its end.

@@ -23,4 +23,5 @@ pub mod sessions;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod turns;
 pub mod view;

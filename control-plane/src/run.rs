@@ -40,6 +40,7 @@ use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::etcd::{self, Etcd};
 use crate::tls;
+use crate::turns::Turns;
 use crate::view::View;
 
 /// For agents to open a stream elsewhere before this replica ends.
@@ -125,6 +126,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         boot_id: boot_id.clone(),
         permit: limits.permit,
     });
+    let turns = Arc::new(Turns::new(
+        view.clone(),
+        plans.clone(),
+        config.limits.running_jobs,
+    ));
     let hop = Replicas::new(config.tls.clone(), config.trust_domain.clone());
     let agents: Arc<dyn Agents> = Arc::new(Directory::new(sessions.clone(), hop));
     let membership = Membership::join(
@@ -155,10 +161,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
             view: view.clone(),
             clock: clock.clone(),
             plans: plans.clone(),
+            turns: turns.clone(),
             agents: agents.clone(),
             settings: leader::Settings {
                 limits,
-                running_jobs: config.limits.running_jobs,
                 retention: config.limits.retention,
             },
         },
@@ -170,8 +176,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         clock: clock.clone(),
         plans,
         agents: agents.clone(),
+        turns,
         limits,
-        running_jobs: config.limits.running_jobs,
         plan_expiry: config.limits.plan_expiry,
     });
     if let Some(at) = config.monitoring {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use aldis_core::decide::decide;
 use aldis_core::ids::{Fence, JobId};
-use aldis_core::inventory::Limits;
+use aldis_core::inventory::{Limits, Turn};
 use aldis_core::job::{Event, HeaderEvent, JobState, TargetEvent};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -37,6 +37,7 @@ use crate::commit::{self, Writer};
 use crate::jobs::{self, Plans};
 use crate::leadership::{self, Role, Token};
 use crate::store::{Revision, Store};
+use crate::turns::Turns;
 use crate::view::View;
 use memory::{Answered, Memory};
 
@@ -63,6 +64,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Plans by id.
     pub plans: Arc<Plans>,
+    /// Whose turn it is in the queue.
+    pub turns: Arc<Turns>,
     /// Whom to ask.
     pub agents: Arc<dyn Agents>,
     /// Bounds and times.
@@ -74,8 +77,6 @@ pub struct Parts {
 pub struct Settings {
     /// Times that decisions depend on.
     pub limits: Limits,
-    /// Jobs that run at once (32): more would only share the same agents.
-    pub running_jobs: usize,
     /// How long ended jobs and unused plans are kept (7 days, as long as agents list their attempts).
     pub retention: Duration,
 }
@@ -84,7 +85,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            running_jobs: 32,
             retention: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
@@ -211,7 +211,13 @@ impl Term<'_> {
         self.reap_sessions(&known).await?;
         self.ask_for_lists(&known);
         let mut sleep = LONGEST_SLEEP;
+        let turns = self.parts.turns.all().await?;
+        let asked = self.parts.view.read(jobs::with_requests);
         for header in jobs::headers(&self.parts.view)? {
+            let waits = turns.get(&header.id).is_some_and(|turn| *turn != Turn::Yes);
+            if waits && !asked.contains(&header.id) {
+                continue;
+            }
             // One job that cannot be read must not keep the others from going on.
             match self.job(&header.id).await {
                 Ok(wake) => sleep = sleep.min(wake),

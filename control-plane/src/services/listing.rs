@@ -20,6 +20,7 @@ use crate::jobs;
 use crate::leader::inventory;
 use crate::records::{self, Ended, PlanHeader};
 use crate::store::keys;
+use crate::turns;
 
 /// Shortest time between two views of one watch: people see no more, and 1,000 targets make 1 MB each.
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
@@ -72,7 +73,7 @@ impl Services {
     }
 
     pub(super) fn plan_view(&self, plan: Plan, expired: bool) -> Result<PlanView, Error> {
-        let held = inventory::held(&self.0.view)?;
+        let held = turns::held(&self.0.view)?;
         let mut conflicts = Vec::new();
         for (target, part) in &plan.parts {
             if !matches!(part.disposition, Disposition::Run) {
@@ -105,13 +106,7 @@ impl Services {
     async fn job_view(&self, id: &JobId) -> Result<JobView, Error> {
         let parts = &self.0;
         if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
-            let seen = inventory::observe(
-                &parts.view,
-                &parts.plans,
-                &loaded,
-                parts.limits,
-                parts.running_jobs,
-            );
+            let seen = inventory::observe(&parts.view, &parts.turns, &loaded, parts.limits);
             let waiting = decide(&loaded.job, &seen.await?, self.now()).waiting;
             return Ok(core_view::job(&loaded.job, &waiting, self.now()));
         }

@@ -30,6 +30,7 @@ use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::jobs::Plans;
 use crate::store::Store;
+use crate::turns::Turns;
 use crate::view::View;
 
 pub use error::{Error, Kind};
@@ -55,10 +56,10 @@ pub struct Parts {
     pub plans: Arc<Plans>,
     /// Whom to ask.
     pub agents: Arc<dyn Agents>,
+    /// Whose turn it is in the queue.
+    pub turns: Arc<Turns>,
     /// Times that decisions depend on.
     pub limits: Limits,
-    /// Jobs that run at once.
-    pub running_jobs: usize,
     /// How long a plan can be submitted.
     pub plan_expiry: Duration,
 }

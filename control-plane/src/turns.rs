@@ -1,0 +1,111 @@
+//! Whose turn it is, of all queued jobs: computed once for each change of the view, however many ask.
+//!
+//! What a queued job must lock follows from its plan, which never changes; it is read once. Without
+//! both, a queue of some thousands would be read anew for each of its jobs after each commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aldis_core::ids::JobId;
+use aldis_core::inventory::Turn;
+use aldis_core::job::{Header, JobState, LockName};
+use aldis_core::queue::{self, LockKey, Queued};
+use tokio::sync::Mutex;
+
+use crate::jobs::{self, Plans};
+use crate::records::{self, Lock};
+use crate::store::keys;
+use crate::view::{self, View};
+
+/// Turns of queued jobs.
+pub struct Turns {
+    view: View,
+    plans: Arc<Plans>,
+    bound: usize,
+    known: Mutex<Known>,
+}
+
+/// Turns by job.
+pub type ByJob = Arc<BTreeMap<JobId, Turn>>;
+
+#[derive(Default)]
+struct Known {
+    /// The count of changes that the turns were computed at.
+    at: Option<u64>,
+    turns: ByJob,
+    locks: BTreeMap<JobId, BTreeSet<LockName>>,
+}
+
+impl Turns {
+    /// Of the jobs in this view, with at most `bound` running.
+    pub fn new(view: View, plans: Arc<Plans>, bound: usize) -> Self {
+        Self {
+            view,
+            plans,
+            bound,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Every queued job's.
+    pub async fn all(&self) -> Result<ByJob, jobs::Error> {
+        let mut known = self.known.lock().await;
+        // Read before the records: a change in between is looked at again by the next who asks.
+        let now = *self.view.changed().borrow();
+        if known.at == Some(now) {
+            return Ok(known.turns.clone());
+        }
+        let headers = jobs::headers(&self.view)?;
+        let running = headers.iter().filter(|header| runs(header)).count();
+        let waiting: Vec<&Header> = headers
+            .iter()
+            .filter(|header| header.state == JobState::Queued)
+            .collect();
+        let ids: BTreeSet<&JobId> = waiting.iter().map(|header| &header.id).collect();
+        known.locks.retain(|job, _| ids.contains(job));
+        let mut queued = Vec::with_capacity(waiting.len());
+        for header in waiting {
+            queued.push(Queued {
+                job: header.id.clone(),
+                priority: header.priority,
+                submitted_at: header.submitted_at,
+                locks: self.locks(&mut known, header).await?,
+            });
+        }
+        let turns = queue::turns(&queued, running, self.bound, &held(&self.view)?);
+        known.turns = Arc::new(turns);
+        known.at = Some(now);
+        Ok(known.turns.clone())
+    }
+
+    async fn locks(
+        &self,
+        known: &mut Known,
+        header: &Header,
+    ) -> Result<BTreeSet<LockName>, jobs::Error> {
+        if let Some(locks) = known.locks.get(&header.id) {
+            return Ok(locks.clone());
+        }
+        let loaded = jobs::load(&self.view, &self.plans, &header.id).await?;
+        let locks = loaded.map(|loaded| loaded.job.locks()).unwrap_or_default();
+        known.locks.insert(header.id.clone(), locks.clone());
+        Ok(locks)
+    }
+}
+
+fn runs(header: &Header) -> bool {
+    header.state != JobState::Queued && !header.state.is_ended()
+}
+
+/// Who holds which object.
+pub fn held(view: &View) -> Result<BTreeMap<LockKey, JobId>, records::Error> {
+    let locks = view.read(|all| view::under(all, keys::LOCKS).cloned().collect::<Vec<_>>());
+    let mut held = BTreeMap::new();
+    for record in &locks {
+        let lock: Lock = records::read(record)?;
+        if let Some(keys::Name::Lock { cluster_uid, .. }) = record.key.name() {
+            held.insert((cluster_uid, lock.object), lock.job);
+        }
+    }
+    Ok(held)
+}
