@@ -2,7 +2,8 @@
 //!
 //! Time is counted by the leader's own clock and only while every changed target of the wave could be
 //! read: unread is not held. Counters (samples, errors) are summed over targets and rounds after
-//! `settle`; the condition is judged on the sums, never on a mean of means.
+//! `settle`; the condition is judged on the sums, never on a mean of means. Of outputs that are no
+//! counters each target's last reading is judged, so that no target hides behind another.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub struct SoakProgress {
     pub elapsed_ms: u64,
     /// Sums by step and counter, since `settle`.
     pub counters: BTreeMap<StepId, BTreeMap<String, u64>>,
-    /// Outputs read last, by step, for outputs that are no counters.
-    pub latest: BTreeMap<StepId, Value>,
+    /// Outputs read last, by target and step, for steps that count nothing.
+    pub latest: BTreeMap<TargetName, BTreeMap<StepId, Value>>,
     /// Targets that the last round could not read, with the reason.
     pub unread: BTreeMap<TargetName, String>,
 }
@@ -93,9 +94,9 @@ impl SoakProgress {
         if self.elapsed() < soak.settle {
             return;
         }
-        for reading in round.values() {
+        for (target, reading) in round {
             for (step, outputs) in reading.steps.iter().flatten() {
-                self.sum(runbook, step, outputs);
+                self.take(runbook, target, step, outputs);
             }
         }
     }
@@ -105,10 +106,9 @@ impl SoakProgress {
         Duration::from_millis(self.elapsed_ms)
     }
 
-    /// Judges the sums.
-    pub fn verdict(&self, runbook: &Runbook, soak: &Soak) -> Verdict {
+    /// Judges what was read; `params` are the job's.
+    pub fn verdict(&self, runbook: &Runbook, soak: &Soak, params: &Value) -> Verdict {
         let left = soak.length.saturating_sub(self.elapsed());
-        let samples = self.samples();
         let Some(require) = &soak.require else {
             return if left.is_zero() {
                 Verdict::Passed
@@ -117,16 +117,13 @@ impl SoakProgress {
             };
         };
         let wanted = soak.min_samples.unwrap_or(0);
-        if samples < wanted || self.elapsed() < soak.settle || !self.has_read() {
-            return self.too_few(soak, samples, wanted, left);
+        if self.samples() < wanted || !self.has_read() {
+            return self.too_few(soak, wanted, left);
         }
-        match self.holds(runbook, require) {
-            Ok(true) if left.is_zero() => Verdict::Passed,
-            Ok(true) => Verdict::Going { left },
-            Ok(false) => Verdict::Broken {
-                why: format!("`{require}` with {}", self.numbers()),
-            },
-            Err(why) => Verdict::Broken { why },
+        match self.broken_by(runbook, require, params) {
+            None if left.is_zero() => Verdict::Passed,
+            None => Verdict::Going { left },
+            Some(why) => Verdict::Broken { why },
         }
     }
 
@@ -134,8 +131,9 @@ impl SoakProgress {
         !self.counters.is_empty() || !self.latest.is_empty()
     }
 
-    fn too_few(&self, soak: &Soak, samples: u64, wanted: u64, left: Duration) -> Verdict {
+    fn too_few(&self, soak: &Soak, wanted: u64, left: Duration) -> Verdict {
         if self.elapsed() >= soak.length * PATIENCE + soak.settle {
+            let samples = self.samples();
             let why = format!("only {samples} of {wanted} samples in {:?}", self.elapsed());
             return Verdict::Broken { why };
         }
@@ -144,19 +142,17 @@ impl SoakProgress {
         }
     }
 
-    fn sum(&mut self, runbook: &Runbook, step: &StepId, outputs: &Value) {
+    fn take(&mut self, runbook: &Runbook, target: &TargetName, step: &StepId, outputs: &Value) {
         let counters = action_of(runbook, step).map_or(&[][..], |action| action.counters());
         for counter in counters {
             let read = outputs.get(*counter).and_then(Value::as_u64).unwrap_or(0);
-            *self
-                .counters
-                .entry(step.clone())
-                .or_default()
-                .entry((*counter).to_owned())
-                .or_default() += read;
+            let sums = self.counters.entry(step.clone()).or_default();
+            let sum = sums.entry((*counter).to_owned()).or_default();
+            *sum = sum.saturating_add(read);
         }
         if counters.is_empty() {
-            self.latest.insert(step.clone(), outputs.clone());
+            let of_target = self.latest.entry(target.clone()).or_default();
+            of_target.insert(step.clone(), outputs.clone());
         }
     }
 
@@ -167,31 +163,55 @@ impl SoakProgress {
             .sum()
     }
 
-    fn holds(&self, runbook: &Runbook, require: &str) -> Result<bool, String> {
-        let mut steps = serde_json::Map::new();
-        for (step, outputs) in &self.latest {
-            steps.insert(step.to_string(), json!({ "outputs": outputs }));
+    /// What keeps the condition from holding, if anything does.
+    fn broken_by(&self, runbook: &Runbook, require: &str, params: &Value) -> Option<String> {
+        let condition = match Expression::parse(require) {
+            Ok(condition) => condition,
+            Err(error) => return Some(error.to_string()),
+        };
+        let sums = self.summed(runbook);
+        let judge = |on: &str, latest: &BTreeMap<StepId, Value>| {
+            let mut steps = sums.clone();
+            for (step, outputs) in latest {
+                steps.insert(step.to_string(), json!({ "outputs": outputs }));
+            }
+            let scope = Scope::new()
+                .with("params", params.clone())
+                .with("steps", Value::Object(steps));
+            match condition.evaluate_bool(&scope) {
+                Ok(true) => None,
+                Ok(false) => Some(format!("`{require}` with {}{on}", self.numbers(latest))),
+                Err(error) => Some(format!("`{require}`{on}: {error}")),
+            }
+        };
+        if self.latest.is_empty() {
+            return judge("", &BTreeMap::new());
         }
-        for (step, sums) in &self.counters {
-            let outputs = action_of(runbook, step).map(|action| action.outputs_from_counters(sums));
-            steps.insert(step.to_string(), json!({ "outputs": outputs }));
-        }
-        let scope = Scope::new().with("steps", Value::Object(steps));
-        let expression = Expression::parse(require).map_err(|error| error.to_string())?;
-        expression
-            .evaluate_bool(&scope)
-            .map_err(|error| format!("`{require}`: {error}"))
+        self.latest
+            .iter()
+            .find_map(|(target, latest)| judge(&format!(" on {target}"), latest))
     }
 
-    fn numbers(&self) -> String {
-        let per_step = self.counters.iter().map(|(step, sums)| {
+    fn summed(&self, runbook: &Runbook) -> serde_json::Map<String, Value> {
+        let summed = self.counters.iter().map(|(step, sums)| {
+            let outputs = action_of(runbook, step).map(|action| action.outputs_from_counters(sums));
+            (step.to_string(), json!({ "outputs": outputs }))
+        });
+        summed.collect()
+    }
+
+    fn numbers(&self, latest: &BTreeMap<StepId, Value>) -> String {
+        let summed = self.counters.iter().map(|(step, sums)| {
             let sums: Vec<_> = sums
                 .iter()
                 .map(|(name, sum)| format!("{sum} {name}"))
                 .collect();
             format!("{step}: {}", sums.join(", "))
         });
-        per_step.collect::<Vec<_>>().join("; ")
+        let read = latest
+            .iter()
+            .map(|(step, outputs)| format!("{step}: {outputs}"));
+        summed.chain(read).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -435,7 +435,8 @@ impl Round<'_> {
             (Some(committed), None) => committed.clone(),
             (None, None) => SoakProgress::begin(wave),
         };
-        match progress.verdict(&self.job.plan.scope.body, soak) {
+        let scope = &self.job.plan.scope;
+        match progress.verdict(&scope.body, soak, &scope.params) {
             Verdict::Passed => self.after_wave(wave),
             Verdict::Broken { why } => {
                 let wave = self.job.plan.phase().waves[wave].name.clone();
