@@ -223,3 +223,220 @@ fn action_of(runbook: &Runbook, step: &StepId) -> Option<Action> {
         .find(|candidate| &candidate.id == step)?;
     Some(verify.uses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `health` counts samples; `rolled` reads and counts nothing.
+    fn runbook() -> Runbook {
+        serde_json::from_value(json!({
+            "apiVersion": "aldis.dev/v1alpha1", "kind": "Runbook", "metadata": {"name": "r"},
+            "spec": {
+                "steps": [{"id": "act", "use": "kube.set-image"}],
+                "verify": [
+                    {"id": "health", "use": "http.probe"},
+                    {"id": "rolled", "use": "kube.wait"},
+                ],
+            }
+        }))
+        .unwrap()
+    }
+
+    fn soak(more: Value) -> Soak {
+        let mut written = json!({"for": "30s", "settle": "5s", "every": "5s"});
+        if let (Value::Object(written), Value::Object(more)) = (&mut written, more) {
+            written.extend(more);
+        }
+        serde_json::from_value(written).unwrap()
+    }
+
+    /// At most one in a hundred, on at least 60 samples.
+    fn healthy() -> Soak {
+        let require = "steps.health.outputs.errorRate < 0.01";
+        soak(json!({"require": require, "minSamples": 60}))
+    }
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn probed(samples: u64, errors: u64) -> SoakReading {
+        let outputs = json!({"samples": samples, "errors": errors, "p95Ms": 12});
+        SoakReading {
+            steps: Ok(BTreeMap::from([("health".into(), outputs)])),
+        }
+    }
+
+    fn rolled(ready: u64) -> SoakReading {
+        let outputs = json!({"ready": ready, "replicas": 3});
+        SoakReading {
+            steps: Ok(BTreeMap::from([("rolled".into(), outputs)])),
+        }
+    }
+
+    fn unread() -> SoakReading {
+        SoakReading {
+            steps: Err("its agent did not answer".into()),
+        }
+    }
+
+    fn round(readings: Vec<SoakReading>) -> BTreeMap<TargetName, SoakReading> {
+        let names = ["a/1", "a/2", "b/1"].map(|name| name.parse().unwrap());
+        names.into_iter().zip(readings).collect()
+    }
+
+    /// A soak under way.
+    struct Watch {
+        soak: Soak,
+        progress: SoakProgress,
+    }
+
+    impl Watch {
+        fn of(soak: Soak) -> Self {
+            let progress = SoakProgress::begin(2);
+            Self { soak, progress }
+        }
+
+        fn read(mut self, passed: Duration, readings: Vec<SoakReading>) -> Self {
+            self.progress
+                .add(&runbook(), &self.soak, passed, &round(readings));
+            self
+        }
+
+        fn verdict(&self) -> Verdict {
+            let params = json!({"most": 2});
+            self.progress.verdict(&runbook(), &self.soak, &params)
+        }
+
+        fn broken(&self) -> String {
+            match self.verdict() {
+                Verdict::Broken { why } => why,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_condition_only_time_counts() {
+        let watch = Watch::of(soak(json!({}))).read(s(29), vec![probed(0, 0)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(1) });
+        let watch = watch.read(s(1), vec![probed(0, 0)]);
+        assert_eq!(watch.verdict(), Verdict::Passed);
+    }
+
+    #[test]
+    fn time_counts_only_while_every_target_is_read_and_who_was_not_is_named() {
+        let watch = Watch::of(healthy())
+            .read(s(10), vec![probed(80, 0)])
+            .read(s(10), vec![probed(80, 80), unread()]);
+        assert_eq!(watch.progress.elapsed(), s(10));
+        assert_eq!(watch.progress.counters[&"health".into()]["samples"], 80);
+        let names: Vec<_> = watch
+            .progress
+            .unread
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["a/2"]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(20) });
+        let watch = watch.read(s(10), vec![probed(80, 0), probed(80, 0)]);
+        assert!(watch.progress.unread.is_empty());
+        assert_eq!(watch.progress.elapsed(), s(20));
+    }
+
+    #[test]
+    fn nothing_is_judged_before_it_has_settled_and_that_time_counts() {
+        let watch = Watch::of(healthy()).read(s(4), vec![probed(100, 100)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(26) });
+        let watch = watch.read(s(26), vec![probed(100, 0)]);
+        assert_eq!(watch.verdict(), Verdict::Passed);
+    }
+
+    #[test]
+    fn the_condition_is_judged_on_sums_over_targets_and_rounds() {
+        // 1 of 2 on one target is a mean of 25 %, and 1 of 202 in all.
+        let watch = Watch::of(healthy())
+            .read(s(15), vec![probed(2, 1), probed(100, 0)])
+            .read(s(15), vec![probed(0, 0), probed(100, 0)]);
+        assert_eq!(watch.verdict(), Verdict::Passed);
+    }
+
+    #[test]
+    fn a_condition_that_does_not_hold_breaks_at_once_with_its_numbers() {
+        let watch = Watch::of(healthy()).read(s(10), vec![probed(60, 3), probed(60, 0)]);
+        let why = watch.broken();
+        assert!(why.contains("errorRate < 0.01"), "{why}");
+        assert!(
+            why.contains("120 samples") && why.contains("3 errors"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn while_it_holds_the_rest_of_the_time_is_waited_for() {
+        let watch = Watch::of(healthy()).read(s(10), vec![probed(60, 0)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(20) });
+    }
+
+    #[test]
+    fn too_few_samples_prove_nothing_either_way() {
+        let watch = Watch::of(healthy()).read(s(29), vec![probed(59, 59)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(1) });
+        let late = watch.read(s(20), vec![probed(0, 0)]);
+        let left = Duration::from_millis(1);
+        assert_eq!(late.verdict(), Verdict::Going { left }, "past its length");
+        let enough = late.read(s(1), vec![probed(5941, 0)]);
+        assert_eq!(enough.verdict(), Verdict::Passed);
+    }
+
+    #[test]
+    fn too_few_samples_in_twice_the_time_are_broken() {
+        let watch = Watch::of(healthy()).read(s(64), vec![probed(59, 0)]);
+        assert!(matches!(watch.verdict(), Verdict::Going { .. }));
+        let why = watch.read(s(1), vec![probed(0, 0)]).broken();
+        assert!(why.contains("59 of 60 samples"), "{why}");
+    }
+
+    #[test]
+    fn a_condition_over_what_nothing_read_is_broken_in_twice_the_time() {
+        let watch = Watch::of(soak(json!({"require": "steps.rolled.outputs.ready == 3"})));
+        let nothing = || SoakReading {
+            steps: Ok(BTreeMap::new()),
+        };
+        let watch = watch.read(s(64), vec![nothing()]);
+        assert!(matches!(watch.verdict(), Verdict::Going { .. }));
+        watch.read(s(1), vec![nothing()]).broken();
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_judged_is_broken() {
+        let watch = Watch::of(soak(json!({"require": "steps.other.outputs.ok"})))
+            .read(s(10), vec![probed(1, 0)]);
+        assert!(watch.broken().contains("steps.other.outputs.ok"));
+    }
+
+    #[test]
+    fn a_condition_may_compare_with_a_parameter() {
+        let soak = soak(json!({"require": "steps.health.outputs.errors <= params.most"}));
+        let watch = Watch::of(soak).read(s(10), vec![probed(9, 2)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(20) });
+        watch.read(s(1), vec![probed(9, 1)]).broken();
+    }
+
+    #[test]
+    fn the_last_reading_of_each_target_is_judged_and_none_hides_another() {
+        let require = "steps.rolled.outputs.ready == steps.rolled.outputs.replicas";
+        let watch =
+            Watch::of(soak(json!({"require": require}))).read(s(10), vec![rolled(3), rolled(3)]);
+        assert_eq!(watch.verdict(), Verdict::Going { left: s(20) });
+        let watch = watch.read(s(10), vec![rolled(1), rolled(3)]);
+        let why = watch.broken();
+        assert!(
+            why.contains("on a/1") && why.contains("\"ready\":1"),
+            "{why}"
+        );
+        let mended = watch.read(s(10), vec![rolled(3), rolled(3)]);
+        assert_eq!(mended.verdict(), Verdict::Passed);
+    }
+}
