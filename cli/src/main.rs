@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! `aldis`: operational runbooks over a fleet of Kubernetes clusters, from the command line.
+
+fn main() -> std::process::ExitCode {
+    aldis_cli::run(std::env::args_os()).into()
+}

@@ -1,0 +1,207 @@
+//! What every command works with: the printer, the chosen context, and how far it has come, so that
+//! Ctrl-C and `--timeout` can say what goes on without us.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aldis_core::ids::{JobId, PlanId};
+use jiff::tz::TimeZone;
+
+use crate::cli::Global;
+use crate::client::{Client, PlanStep, Trace};
+use crate::context::{self, Context};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::printer::{Printer, ProgressMode, declined};
+use crate::render::text::{Line, Tone};
+use crate::render::time::span;
+
+/// How far a command has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was changed.
+    #[default]
+    Reading,
+    /// A plan is on its way to become a job.
+    Submitting(PlanId),
+    /// A job is being asked for something.
+    Requesting(JobId),
+    /// A job is followed.
+    Following(JobId),
+}
+
+/// One run of a command.
+pub struct App {
+    /// Where all output goes.
+    pub printer: Printer,
+    /// Flags that hold for every command.
+    pub global: Global,
+    /// Names this run in the logs of servers and agents.
+    pub trace: Trace,
+    stage: Mutex<Stage>,
+}
+
+impl App {
+    /// Gets ready.
+    pub fn new(global: Global) -> Self {
+        Self {
+            printer: Printer::new(global.output, global.color, !global.no_input),
+            global,
+            trace: Trace::draw(),
+            stage: Mutex::default(),
+        }
+    }
+
+    /// Takes note of how far the command has come.
+    pub fn reach(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    fn stage(&self) -> Stage {
+        self.stage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The context that `--context`, then `ALDIS_CONTEXT`, then the file chooses.
+    pub fn context(&self) -> Result<Context, Error> {
+        let path = context::path()?;
+        let named = std::env::var("ALDIS_CONTEXT").ok();
+        let wanted = self.global.context.clone().or(named);
+        Ok(context::load(&path)?.choose(wanted.as_deref(), &path)?)
+    }
+
+    /// A client of the chosen context.
+    pub fn client(&self) -> Result<Client, Error> {
+        Client::new(&self.context()?, &self.global.server, self.trace.clone())
+    }
+
+    /// The reader's time zone.
+    pub fn zone(&self) -> TimeZone {
+        TimeZone::system()
+    }
+
+    /// How progress is shown here and now.
+    pub fn progress_mode(&self) -> ProgressMode {
+        match self.global.progress {
+            ProgressMode::Auto if self.printer.is_interactive() => ProgressMode::Tty,
+            ProgressMode::Auto => ProgressMode::Plain,
+            chosen => chosen,
+        }
+    }
+
+    /// Shows how far planning has come.
+    pub fn planning(&self, step: &PlanStep) {
+        match self.progress_mode() {
+            ProgressMode::Tty => {
+                let text = format!("planning  {}/{}", step.done, step.total);
+                let line =
+                    Line::of(Tone::Busy, text).and(format!("  {} {}", step.target, step.state));
+                self.printer.frame(&[line]);
+            }
+            ProgressMode::Json => self.printer.json_line(&serde_json::json!({
+                "type": "planning",
+                "target": step.target,
+                "state": step.state,
+                "done": step.done,
+                "total": step.total,
+            })),
+            ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Quiet => {}
+        }
+    }
+
+    /// Asks before a cluster is changed. A protected context wants its name typed; `--yes` stands for
+    /// that only together with `--context`, which is the name typed as well.
+    pub fn confirm(&self, question: &str) -> Result<(), Error> {
+        let context = self.context()?;
+        if context.protected {
+            let name = &context.name;
+            if self.global.yes && self.global.context.as_ref() == Some(name) {
+                return Ok(());
+            }
+            let line = Line::from("context ")
+                .with(Tone::Strong, name.as_str())
+                .and(" is protected");
+            self.printer.note([line]);
+            let question = format!("{question} Type the name of the context to go on:");
+            let instead = format!("add `--yes --context {name}` to go on without being asked");
+            return match self.printer.ask(&question, &instead)? == *name {
+                true => Ok(()),
+                false => Err(declined()),
+            };
+        }
+        if self.global.yes {
+            return Ok(());
+        }
+        let instead = "add `--yes` to go on without being asked";
+        let answer = self.printer.ask(&format!("{question} [y/N]"), instead)?;
+        match answer.to_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(declined()),
+        }
+    }
+
+    /// What Ctrl-C means here.
+    pub fn interrupted(&self) -> Exit {
+        self.printer.keep_frame();
+        let lines = match self.stage() {
+            Stage::Reading => vec![Line::from("interrupted; nothing was changed")],
+            Stage::Submitting(plan) => submitting(&plan),
+            Stage::Requesting(job) => requesting(&job),
+            Stage::Following(job) => detached("detached", &job),
+        };
+        self.printer.note(lines);
+        Exit::Detached
+    }
+
+    /// What a passed `--timeout` means here.
+    pub fn timed_out(&self, after: Duration) -> Exit {
+        self.printer.keep_frame();
+        let passed = format!("{} passed (--timeout)", span(after));
+        let lines = match self.stage() {
+            Stage::Reading => vec![Line::from(format!("{passed}; nothing was changed"))],
+            Stage::Submitting(plan) => submitting(&plan),
+            Stage::Requesting(job) => requesting(&job),
+            Stage::Following(job) => detached(&passed, &job),
+        };
+        self.printer.note(lines);
+        Exit::TimedOut
+    }
+}
+
+fn submitting(plan: &PlanId) -> Vec<Line> {
+    let plan = plan.short();
+    vec![
+        Line::of(
+            Tone::Warn,
+            "left while the plan was being submitted: the job may have begun",
+        ),
+        Line::from("  see         aldis list"),
+        Line::from(format!(
+            "  find out    aldis submit --plan {plan}   (a plan becomes one job, however often it is submitted)"
+        )),
+    ]
+}
+
+fn requesting(job: &JobId) -> Vec<Line> {
+    let job = job.short();
+    vec![
+        Line::of(
+            Tone::Warn,
+            "left while the request was on its way: it may have been received",
+        ),
+        Line::from(format!("  see  aldis status {job}")),
+    ]
+}
+
+fn detached(why: &str, job: &JobId) -> Vec<Line> {
+    let job = job.short();
+    vec![
+        Line::of(Tone::Strong, format!("{why}: job {job} goes on")),
+        Line::from(format!("  follow  aldis watch {job}")),
+        Line::from(format!(
+            "  stop    aldis cancel {job}          (with --undo: put back what was changed)"
+        )),
+    ]
+}

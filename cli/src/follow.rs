@@ -1,0 +1,160 @@
+//! Follows a job to its end, over as many connections as that takes.
+//!
+//! A job does not need us: whatever happens here, it goes on. So a stream that breaks is opened again
+//! with growing waits, and the operator is told that there is no news, not that something failed.
+
+use std::time::Duration;
+
+use aldis_core::ids::JobId;
+use aldis_core::view::JobView;
+use tokio::time::Instant;
+
+use crate::app::{App, Stage};
+use crate::client::{Broken, Client};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::printer::{Output, ProgressMode};
+use crate::progress::Progress;
+use crate::render::{time, verdict};
+
+/// How often what counts time is drawn again.
+const TICK: Duration = Duration::from_millis(500);
+
+/// First and longest wait before a stream is opened again. A replica that takes over needs some 5 s.
+const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Without contact for so long, somebody should look at the control plane instead.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Follows until `enough`, showing progress. The last view is returned.
+pub async fn until(
+    app: &App,
+    client: &Client,
+    job: &JobId,
+    mode: ProgressMode,
+    enough: impl Fn(&JobView) -> bool,
+) -> Result<JobView, Error> {
+    app.reach(Stage::Following(job.clone()));
+    let mut progress = Progress::new(&app.printer, mode, app.zone());
+    let mut silent_since: Option<Instant> = None;
+    let mut wait = WAIT.0;
+    loop {
+        let (reached, contact) = one_stream(client, job, &mut progress, &enough).await;
+        let broken = match reached {
+            Ok(view) => {
+                progress.end();
+                let tree = progress.last_tree();
+                if !tree.is_empty() {
+                    app.printer.note(tree);
+                }
+                return Ok(view);
+            }
+            Err(broken) => broken,
+        };
+        if contact {
+            silent_since = None;
+            wait = WAIT.0;
+        }
+        let since = *silent_since.get_or_insert_with(Instant::now);
+        if !broken.passing || since.elapsed() > PATIENCE {
+            progress.end();
+            return Err(gave_up(broken, job));
+        }
+        progress.lost(&broken.error.message);
+        rest(wait, &progress).await;
+        wait = (wait * 2).min(WAIT.1);
+        client.move_on();
+    }
+}
+
+/// Reads one stream. Says besides whether anything came.
+async fn one_stream(
+    client: &Client,
+    job: &JobId,
+    progress: &mut Progress<'_>,
+    enough: &impl Fn(&JobView) -> bool,
+) -> (Result<JobView, Broken>, bool) {
+    let mut contact = false;
+    let mut stream = match client.watch(job).await {
+        Ok(stream) => stream,
+        Err(broken) => return (Err(broken), contact),
+    };
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            next = stream.next() => match next {
+                Ok(Some(view)) => {
+                    contact = true;
+                    progress.found();
+                    progress.view(view.clone());
+                    if enough(&view) {
+                        return (Ok(view), contact);
+                    }
+                }
+                Ok(None) => {
+                    let error = Error::new(Exit::Unreachable, "the server ended the stream");
+                    return (Err(Broken { error, passing: true }), contact);
+                }
+                Err(broken) => return (Err(broken), contact),
+            },
+            _ = tick.tick() => progress.tick(),
+        }
+    }
+}
+
+async fn rest(wait: Duration, progress: &Progress<'_>) {
+    // Up to a quarter more, so that a hundred watchers do not come back at once.
+    let more = wait.mul_f64(rand::random::<f64>() / 4.0);
+    let until = Instant::now() + wait + more;
+    while Instant::now() < until {
+        tokio::time::sleep(TICK.min(until - Instant::now())).await;
+        progress.tick();
+    }
+}
+
+fn gave_up(broken: Broken, job: &JobId) -> Error {
+    let mut error = broken.error;
+    let again = format!(
+        "the job does not depend on being watched; `aldis watch {}`",
+        job.short()
+    );
+    error.hint = Some(match error.hint {
+        Some(hint) => format!("{hint}\n      {again}"),
+        None => again,
+    });
+    error
+}
+
+/// Follows to the end, tells the verdict, and says what to exit with.
+pub async fn to_the_end(app: &App, client: &Client, job: &JobId) -> Result<Exit, Error> {
+    let mode = app.progress_mode();
+    let view = until(app, client, job, mode, |view| view.exit_code.is_some()).await?;
+    tell(app, &view, mode);
+    Ok(exit_of(&view))
+}
+
+/// The verdict, in the form that was asked for.
+pub fn tell(app: &App, view: &JobView, mode: ProgressMode) {
+    if mode == ProgressMode::Json {
+        app.printer.json_line(&serde_json::json!({
+            "type": "end",
+            "time": time::rfc3339(view.now),
+            "job": view.header.id,
+            "state": view.header.state.word(),
+            "exit": view.exit_code,
+        }));
+        return;
+    }
+    match app.printer.output {
+        Output::Human => app.printer.data(verdict::lines(view)),
+        Output::Json => app.printer.json(view),
+        Output::Name => app.printer.data([view.header.id.as_str()]),
+    }
+}
+
+/// What the view says to exit with.
+pub fn exit_of(view: &JobView) -> Exit {
+    view.exit_code
+        .and_then(Exit::from_code)
+        .unwrap_or(Exit::Other)
+}
