@@ -4,10 +4,10 @@ CARGO ?= cargo
 # Where the cache keeps the linter of the wire; one on PATH of another version is not used before it.
 BUF := buf-1.75.0
 
-.PHONY: test check binaries prerequisites proto-check proto-baseline
+.PHONY: test check bench binaries prerequisites proto-check proto-baseline deny
 
 ## test: everything that must hold before a change lands
-test: prerequisites binaries check proto-check
+test: prerequisites binaries check proto-check deny
 	$(CARGO) test --workspace --no-fail-fast
 
 ## check: format, lints, docs, unit tests (under a minute when warm)
@@ -16,6 +16,16 @@ check: prerequisites
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --workspace --no-deps --locked --quiet
 	$(CARGO) test --workspace --lib --locked --quiet
+
+## bench: figures beside their limits; FIGURES="submissions command" for some of them
+bench: prerequisites binaries
+	$(CARGO) build --release --workspace
+	$(CARGO) bench -p aldis-tests --bench bench -- $(FIGURES)
+
+## deny: which crates may be linked, where cargo-deny is installed
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --log-level error check bans licenses sources; \
+	else echo "aldis: cargo-deny is not installed, deny.toml not checked: \`cargo install cargo-deny --locked\`"; fi
 
 ## binaries: the etcd, Kubernetes and kwok that the tests run, built once into a cache
 binaries: prerequisites

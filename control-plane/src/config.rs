@@ -73,6 +73,9 @@ pub struct Limits {
     pub leader_ttl: Duration,
     /// Jobs that run at once.
     pub running_jobs: usize,
+    /// Jobs that have not ended, beyond which no more are taken: each costs every replica some
+    /// kilobytes and the leader a look per change; beyond this something submits in a loop.
+    pub open_jobs: usize,
     /// How long ended jobs are kept.
     #[serde(with = "duration")]
     pub retention: Duration,
@@ -89,6 +92,7 @@ impl Default for Limits {
             defer_for: Duration::from_secs(24 * 60 * 60),
             leader_ttl: Duration::from_secs(5),
             running_jobs: 32,
+            open_jobs: 10_000,
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             plan_expiry: Duration::from_secs(30 * 60),
         }

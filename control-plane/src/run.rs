@@ -178,6 +178,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         agents: agents.clone(),
         turns,
         limits,
+        open_jobs: config.limits.open_jobs,
         plan_expiry: config.limits.plan_expiry,
     });
     if let Some(at) = config.monitoring {

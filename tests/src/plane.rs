@@ -1,6 +1,6 @@
-//! A control plane in this process, on the embedded store, behind real mutual TLS on loopback.
+//! A control plane in this process, behind real mutual TLS on loopback.
 //!
-//! For tests that need services and no clusters. Nothing is mocked: the configuration is read from a
+//! For tests and figures that need services and no clusters. Nothing is mocked: the configuration is read from a
 //! file, as the program does it.
 
 use std::net::SocketAddr;
@@ -23,44 +23,74 @@ const READY: Duration = Duration::from_secs(20);
 pub struct Plane {
     folder: TempDir,
     authority: Authority,
+    replicas: Vec<Replica>,
+}
+
+struct Replica {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<anyhow::Result<Ended>>,
 }
 
 impl Plane {
-    /// Starts one with short times and waits until it leads.
+    /// Starts one replica on the embedded store, with short times, and waits until it leads.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_on("{embedded: {path: state.redb}}", 1).await
+    }
+
+    /// Starts replicas on an etcd in plain text, and waits until one leads.
+    pub async fn start_on_etcd(endpoint: &str, replicas: usize) -> anyhow::Result<Self> {
+        Self::start_on(
+            &format!("{{etcd: {{endpoints: [\"{endpoint}\"]}}}}"),
+            replicas,
+        )
+        .await
+    }
+
+    async fn start_on(store: &str, replicas: usize) -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().context("make a folder")?;
         let authority = Authority::new("aldis test")?;
+        std::fs::write(folder.path().join("ca.pem"), authority.pem())?;
+        let mut plane = Self {
+            folder,
+            authority,
+            replicas: Vec::new(),
+        };
+        for number in 1..=replicas {
+            let replica = plane.start_replica(&format!("cp-{number}"), store)?;
+            plane.replicas.push(replica);
+        }
+        plane.wait_for_leader().await?;
+        Ok(plane)
+    }
+
+    fn start_replica(&self, name: &str, store: &str) -> anyhow::Result<Replica> {
+        let at = self.folder.path();
         let address = free_address()?;
-        let at = folder.path();
-        std::fs::write(at.join("ca.pem"), authority.pem())?;
-        authority
-            .issue(&Request::control_plane("cp-1"))?
-            .write(at, "cp-1")?;
-        let config = at.join("control-plane.yaml");
-        std::fs::write(&config, config_text(address))?;
+        self.authority
+            .issue(&Request::control_plane(name))?
+            .write(at, name)?;
+        let config = at.join(format!("{name}.yaml"));
+        std::fs::write(&config, config_text(name, address, store))?;
         let config = aldis_control_plane::config::load(&config)?;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(run::run(config, async {
             let _ = stopped.await;
         }));
-        let plane = Self {
-            folder,
-            authority,
+        Ok(Replica {
             address,
             stop: Some(stop),
             running,
-        };
-        plane.wait_for_leader().await?;
-        Ok(plane)
+        })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where each replica listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.replicas
+            .iter()
+            .map(|replica| replica.address)
+            .collect()
     }
 
     /// Its folder, with `ca.pem`.
@@ -73,7 +103,7 @@ impl Plane {
         &self.authority
     }
 
-    /// A connection of somebody.
+    /// A connection of somebody to the first replica.
     pub async fn connect(&self, who: &Request) -> anyhow::Result<Channel> {
         let leaf = self.authority.issue(who)?;
         self.connect_with(Some(&leaf)).await
@@ -87,16 +117,22 @@ impl Plane {
         if let Some(leaf) = leaf {
             tls = tls.identity(Identity::from_pem(&leaf.certificate, &leaf.key));
         }
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.address))?;
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.replicas[0].address))?;
         Ok(endpoint.tls_config(tls)?.connect().await?)
     }
 
-    /// Asks it to end, and says how it did.
+    /// Asks every replica to end, and says how the first did.
     pub async fn stop(mut self) -> anyhow::Result<Ended> {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
+        for replica in &mut self.replicas {
+            if let Some(stop) = replica.stop.take() {
+                let _ = stop.send(());
+            }
         }
-        (&mut self.running).await?
+        let mut ended = Vec::new();
+        for replica in &mut self.replicas {
+            ended.push((&mut replica.running).await??);
+        }
+        ended.first().copied().context("no replica ran")
     }
 
     async fn wait_for_leader(&self) -> anyhow::Result<()> {
@@ -123,21 +159,23 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        self.running.abort();
+        self.replicas
+            .iter()
+            .for_each(|replica| replica.running.abort());
     }
 }
 
-fn config_text(address: SocketAddr) -> String {
+fn config_text(name: &str, address: SocketAddr, store: &str) -> String {
+    let port = address.port();
     format!(
-        "replica: cp-1
+        "replica: {name}
 listen: {address}
 advertise: localhost:{port}
 trustDomain: {TRUST_DOMAIN}
-tls: {{certificate: cp-1.crt, key: cp-1.key, ca: ca.pem}}
-store: {{embedded: {{path: state.redb}}}}
-limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 2s}}
-",
-        port = address.port()
+tls: {{certificate: {name}.crt, key: {name}.key, ca: ca.pem}}
+store: {store}
+limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 2s, openJobs: 1000000}}
+"
     )
 }
 

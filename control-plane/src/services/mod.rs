@@ -60,6 +60,8 @@ pub struct Parts {
     pub turns: Arc<Turns>,
     /// Times that decisions depend on.
     pub limits: Limits,
+    /// Jobs that have not ended, beyond which no more are taken.
+    pub open_jobs: usize,
     /// How long a plan can be submitted.
     pub plan_expiry: Duration,
 }

@@ -14,10 +14,6 @@ use crate::jobs;
 use crate::records::{self, Ended, PlanHeader};
 use crate::store::{self, Commit, Precondition, Record, Write, keys};
 
-/// Jobs that may be in the store and not ended. Each costs every replica some kilobytes and the leader
-/// a look per change; beyond this something submits in a loop.
-const HOT_JOBS: usize = 10_000;
-
 /// Tries of one submission whose outcome the store did not tell.
 const TRIES: usize = 3;
 
@@ -160,7 +156,7 @@ impl Services {
             .hint("mend that and plan again, or leave those targets out"));
         }
         let hot = jobs::headers(&self.0.view)?.len();
-        if hot >= HOT_JOBS {
+        if hot >= self.0.open_jobs {
             return Err(Error::new(
                 Kind::Unavailable,
                 format!("{hot} jobs have not ended, more than are taken"),
