@@ -8,6 +8,7 @@
 //!                                        └── crash ──▶ observe ─▶ done / not done (after fence) / unknown
 //! ```
 
+pub mod cluster;
 mod images;
 mod inputs;
 mod planned;

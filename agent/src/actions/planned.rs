@@ -5,6 +5,7 @@ use aldis_core::plan::part::{Basis, DiffLine, Feasibility, ObjectOwner};
 use aldis_core::plan::{ObjectRef, StepPlan};
 use serde_json::Value;
 
+use super::revisions::hash;
 use super::template::Change;
 use super::{Call, Planned};
 
@@ -20,6 +21,8 @@ pub(super) struct WriteFacts {
     pub(super) owners: Vec<ObjectOwner>,
     /// How it is known.
     pub(super) basis: Basis,
+    /// Whether the template that is there now could be put back.
+    pub(super) undo: Feasibility,
     /// What to know before approving.
     pub(super) warnings: Vec<String>,
 }
@@ -34,11 +37,12 @@ pub(super) fn write(call: &Call, change: &Change, facts: WriteFacts) -> Planned 
             with: Some(call.with.clone()),
             object: Some(facts.object),
             touched: Some(facts.touched),
+            becomes: changes.then(|| hash(&change.template)),
             changes,
             diff: facts.diff,
             owners: facts.owners,
             undo: if changes {
-                Feasibility::Possible
+                facts.undo
             } else {
                 Feasibility::NotNeeded
             },
@@ -60,6 +64,7 @@ pub(super) fn read(call: &Call, outputs: Option<Value>, warnings: Vec<String>) -
             with: Some(call.with.clone()),
             object: None,
             touched: None,
+            becomes: None,
             changes: false,
             diff: Vec::new(),
             owners: Vec::new(),

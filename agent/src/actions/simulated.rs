@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use aldis_core::action::{Action, inputs};
 use aldis_core::canonical;
-use aldis_core::ids::{Digest, TargetName};
+use aldis_core::ids::TargetName;
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
-use aldis_core::plan::part::Basis;
+use aldis_core::plan::part::{Basis, Feasibility};
 use aldis_core::plan::{ClusterIdentity, ObjectRef};
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -349,11 +349,6 @@ fn tag_holds(template: &Value, word: &str) -> bool {
         .any(|image| images::short(image).contains(word))
 }
 
-/// The digest of the template that the plan found, where there is one.
-fn planned_hash(call: &Call) -> Option<&Digest> {
-    call.planned.as_ref()?.touched.as_ref()
-}
-
 #[async_trait]
 impl Actions for Simulated {
     async fn identity(&self) -> Result<ClusterIdentity, Trouble> {
@@ -386,6 +381,7 @@ impl Actions for Simulated {
                     diff,
                     owners: Vec::new(),
                     basis: Basis::DryRun,
+                    undo: Feasibility::Possible,
                     warnings: Vec::new(),
                 };
                 Ok(planned::write(call, &change, facts))
@@ -403,12 +399,14 @@ impl Actions for Simulated {
         }
         let (place, found, change) = self.change(call)?;
         let now = hash(&found.template);
-        if let Some(planned) = planned_hash(call)
-            && *planned != now
-        {
-            let failure = template::drift(&place.object(), planned, &now, &found.changed_by);
-            return Err(Trouble::refused(failure));
-        }
+        template::as_planned(
+            call.planned.as_ref(),
+            &place.object(),
+            &now,
+            &change,
+            &found.changed_by,
+        )
+        .map_err(Trouble::refused)?;
         let before = template::Before {
             uid: found.uid.clone(),
             hash: now,

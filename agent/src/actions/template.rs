@@ -11,9 +11,11 @@
 
 use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
+use aldis_core::plan::StepPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::revisions::hash;
 use super::{Applied, Observed, Trouble};
 
 /// A change of one Deployment's pod template, worked out and not sent.
@@ -204,6 +206,37 @@ pub(super) fn after_hash(after: Option<&Value>) -> Option<Digest> {
     Some(Digest::new(hash))
 }
 
+/// Whether what is found, and what would be sent, are still what was planned.
+pub(super) fn as_planned(
+    planned: Option<&StepPlan>,
+    object: &str,
+    found: &Digest,
+    change: &Change,
+    changed_by: &str,
+) -> Result<(), Failure> {
+    let Some(planned) = planned else {
+        return Ok(());
+    };
+    if let Some(touched) = &planned.touched
+        && touched != found
+    {
+        return Err(drift(object, touched, found, changed_by));
+    }
+    match &planned.becomes {
+        Some(becomes) if change.unchanged.is_none() && *becomes != hash(&change.template) => {
+            let cause = format!("the step would give {object} another template than was planned");
+            Err(Failure::new("drift", cause)
+                .with_evidence(vec![format!(
+                    "template hash {} was planned, {} is what the input means by now",
+                    becomes.short(),
+                    hash(&change.template).short()
+                )])
+                .with_hint("its revisions changed since; plan again to see which one is meant"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// A template that is not the one that was planned from.
 pub(super) fn drift(object: &str, planned: &Digest, found: &Digest, changed_by: &str) -> Failure {
     let cause =
@@ -220,7 +253,6 @@ pub(super) fn drift(object: &str, planned: &Digest, found: &Digest, changed_by: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actions::revisions::hash;
 
     fn before() -> Before {
         let (old, new) = (json!({"image": "v1"}), json!({"image": "v2"}));
@@ -250,6 +282,40 @@ mod tests {
             key: key.map(str::to_owned),
             changed_by: "kubectl-edit at noon".into(),
         }
+    }
+
+    fn planned(before: &Before) -> StepPlan {
+        StepPlan {
+            step: "rollback".into(),
+            action: aldis_core::action::Action::KubeRolloutUndo,
+            with: None,
+            object: None,
+            touched: Some(before.hash.clone()),
+            becomes: Some(before.after.clone()),
+            changes: true,
+            diff: Vec::new(),
+            owners: Vec::new(),
+            undo: aldis_core::plan::part::Feasibility::Possible,
+            basis: aldis_core::plan::part::Basis::DryRun,
+            outputs: None,
+        }
+    }
+
+    #[test]
+    fn another_template_found_or_to_be_sent_is_drift() {
+        let before = before();
+        let judge = |found: &Digest, change: &Change| {
+            as_planned(Some(&planned(&before)), "it", found, change, "mei")
+        };
+        assert_eq!(judge(&before.hash, &before.change), Ok(()));
+        let found = judge(&before.after, &before.change).unwrap_err();
+        assert!(found.cause.contains("by mei"), "{found}");
+        let other = Change {
+            template: json!({"image": "v0"}),
+            ..before.change.clone()
+        };
+        let sent = judge(&before.hash, &other).unwrap_err();
+        assert!(sent.cause.contains("another template"), "{sent}");
     }
 
     #[test]

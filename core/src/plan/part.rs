@@ -103,6 +103,10 @@ pub struct StepPlan {
     /// SHA-256 of the part of the object that the step touches, as found. Drift is judged on it.
     #[serde(default)]
     pub touched: Option<Digest>,
+    /// SHA-256 of that part as the step would send it: what was approved. An agent that would send another one refuses,
+    /// so that `previous` cannot come to mean something else between plan and run.
+    #[serde(default)]
+    pub becomes: Option<Digest>,
     /// Whether the step would change something now.
     pub changes: bool,
     /// What would change, redacted.

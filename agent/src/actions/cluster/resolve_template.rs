@@ -1,0 +1,194 @@
+//! `kube.resolve-template`: which older template is meant, and whether what it refers to still exists.
+//!
+//! It reads Secrets only where a template names a key of one, and then keeps the names of keys alone.
+
+use aldis_core::action::inputs::KubeResolveTemplate;
+use serde_json::{Value, json};
+
+use super::super::{Trouble, images};
+use super::Cluster;
+use super::deployment::Live;
+use super::error::Error;
+use super::references::{CLAIM, Reference, References, lacking};
+use super::server::{Deadline, Shape};
+use crate::clock::{Clock, SystemClock};
+
+/// Objects looked up for one template. More than any template of ours names; the rest is told as unknown.
+const MOST_LOOKUPS: usize = 100;
+
+/// What was found out about the references of a template.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    /// What is gone.
+    pub(super) missing: Vec<String>,
+    /// What cannot be known.
+    pub(super) unknown: Vec<String>,
+}
+
+/// A template that was chosen, for the plan's warnings.
+pub(super) struct Chosen {
+    /// The declared outputs.
+    pub(super) outputs: Value,
+    /// One for each thing that is missing or unknown.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Cluster {
+    pub(super) async fn resolve_template(
+        &self,
+        with: &KubeResolveTemplate,
+        deadline: Deadline,
+    ) -> Result<Chosen, Trouble> {
+        let live = self
+            .existing(&with.namespace, &with.deployment, deadline)
+            .await?;
+        let history = live.history(&self.revisions(&live, deadline).await?);
+        let chosen = history.choose(&with.to).map_err(Trouble::refused)?;
+        let resolved = self.resolved(&live, &chosen.template, deadline).await?;
+        let now = i64::try_from(SystemClock.wall_now_ms() / 1000).unwrap_or(i64::MAX);
+        let of = format!("revision {} of {}", chosen.number, live.object());
+        Ok(Chosen {
+            warnings: warnings(&of, &resolved),
+            outputs: json!({
+                "revision": chosen.number,
+                "image": images::first(&chosen.template),
+                "ageSeconds": chosen.created.map_or(0, |created| now.saturating_sub(created).max(0)),
+                "missing": resolved.missing,
+                "unknown": resolved.unknown,
+            }),
+        })
+    }
+
+    /// Looks up every object that `template` refers to.
+    pub(super) async fn resolved(
+        &self,
+        live: &Live,
+        template: &Value,
+        deadline: Deadline,
+    ) -> Result<Resolved, Trouble> {
+        let references = References::of(template);
+        let mut resolved = Resolved {
+            missing: Vec::new(),
+            unknown: references.unknown.clone(),
+        };
+        for reference in references.iter().take(MOST_LOOKUPS) {
+            self.look_up(live, reference, &mut resolved, deadline)
+                .await?;
+        }
+        let left = references.iter().skip(MOST_LOOKUPS);
+        resolved
+            .unknown
+            .extend(left.map(|reference| format!("whether {} is there", reference.object())));
+        Ok(resolved)
+    }
+
+    async fn look_up(
+        &self,
+        live: &Live,
+        reference: &Reference,
+        resolved: &mut Resolved,
+        deadline: Deadline,
+    ) -> Result<(), Trouble> {
+        let namespace = reference.namespaced().then_some(live.namespace.as_str());
+        let Ok(path) = reference.resource.one(namespace, &reference.name) else {
+            resolved.missing.push(reference.object());
+            return Ok(());
+        };
+        // A claim's phase is in its status.
+        let whole = !reference.keys.is_empty() || reference.resource == CLAIM;
+        let shape = if whole { Shape::Whole } else { Shape::Metadata };
+        match self.server.find(&path, shape, deadline).await {
+            Ok(found) => resolved.note(reference, found.as_ref()),
+            Err(Error::Refused(_)) => resolved.unknown.push(format!(
+                "whether {} is there: the agent may not read it",
+                reference.object()
+            )),
+            Err(error) => return Err(error.reading(&format!("read {}", reference.object()))),
+        }
+        Ok(())
+    }
+}
+
+impl Resolved {
+    fn note(&mut self, reference: &Reference, found: Option<&Value>) {
+        match found {
+            None if reference.needed => self.missing.push(reference.object()),
+            None => self.unknown.push(format!(
+                "whether the image can be pulled without {}, which is gone",
+                reference.object()
+            )),
+            Some(claim) if claim.pointer("/status/phase") == Some(&json!("Lost")) => {
+                self.missing
+                    .push(format!("the volume of {}", reference.object()));
+            }
+            Some(found) => {
+                let lacking = lacking(reference, found);
+                self.missing.extend(
+                    lacking
+                        .iter()
+                        .map(|key| format!("key {key} of {}", reference.object())),
+                );
+            }
+        }
+    }
+}
+
+fn warnings(of: &str, resolved: &Resolved) -> Vec<String> {
+    let missing = resolved
+        .missing
+        .iter()
+        .map(|what| format!("{of}: {what} is missing"));
+    let unknown = resolved
+        .unknown
+        .iter()
+        .map(|what| format!("{of}: not known: {what}"));
+    missing.chain(unknown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references() -> References {
+        References::of(&json!({"spec": {
+            "imagePullSecrets": [{"name": "registry"}],
+            "containers": [{"name": "app", "env": [
+                {"valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+            ]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        }}))
+    }
+
+    fn noted(name: &str, found: Option<Value>) -> Resolved {
+        let mut resolved = Resolved::default();
+        let references = references();
+        let reference = references.iter().find(|r| r.name == name).unwrap();
+        resolved.note(reference, found.as_ref());
+        resolved
+    }
+
+    #[test]
+    fn what_is_gone_is_missing_with_what_uses_it() {
+        let object = "Secret db (env of container app)";
+        assert_eq!(noted("db", None).missing, [object]);
+        let other = json!({"data": {"user": "eA=="}});
+        assert_eq!(
+            noted("db", Some(other)).missing,
+            [format!("key password of {object}")]
+        );
+        assert!(
+            noted("db", Some(json!({"data": {"password": "eA=="}})))
+                .missing
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_lost_volume_is_missing_and_a_pull_secret_only_warns() {
+        let lost = json!({"status": {"phase": "Lost"}});
+        assert_eq!(noted("data", Some(lost)).missing.len(), 1);
+        let gone = noted("registry", None);
+        assert!(gone.missing.is_empty());
+        assert_eq!(gone.unknown.len(), 1);
+    }
+}
