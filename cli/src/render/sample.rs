@@ -92,6 +92,7 @@ pub(crate) fn part(name: &str) -> TargetPart {
             with: None,
             object: Some(checkout()),
             touched: None,
+            becomes: None,
             changes: true,
             diff: vec![DiffLine {
                 field: "containers[app].image".into(),
