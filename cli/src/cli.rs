@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{describe, jobs, list, plan, status, submit, wait, watch, whoami};
+use crate::commands::{
+    agents, context, describe, jobs, linked, list, logs, plan, resolve, runbook, status, submit,
+    version, wait, watch, whoami,
+};
 use crate::context::Server;
 use crate::exit;
 use crate::printer::{Color, Output, ProgressMode};
@@ -83,12 +86,31 @@ pub enum Command {
     List(list::Args),
     /// Show everything about a job
     Describe(describe::Args),
+    /// Show what the agents wrote while they worked on a job
+    Logs(logs::Args),
     /// Stop a job at the next safe points
     Cancel(jobs::CancelArgs),
     /// Let a job rest at the next safe points
     Pause(jobs::Args),
     /// Let a paused job go on
     Resume(jobs::Args),
+    /// Put back what a job changed, by a job of its own
+    Undo(linked::Args),
+    /// Try the targets again that a job left behind
+    Retry(linked::Args),
+    /// Say what became of a step that nobody else can say it of
+    Resolve(resolve::Args),
+    /// The fleet
+    #[command(subcommand)]
+    Agents(agents::Args),
+    /// Write runbooks, and see those that there are
+    #[command(subcommand)]
+    Runbook(runbook::Args),
+    /// Which control planes there are, and which one is used
+    #[command(subcommand)]
+    Context(context::Args),
+    /// Print versions
+    Version(version::Args),
     /// Say who the control plane takes you for
     Whoami(whoami::Args),
 }

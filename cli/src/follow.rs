@@ -10,6 +10,7 @@ use aldis_core::view::JobView;
 use tokio::time::Instant;
 
 use crate::app::{App, Stage};
+use crate::backoff::Backoff;
 use crate::client::{Broken, Client};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -19,12 +20,6 @@ use crate::render::{time, verdict};
 
 /// How often what counts time is drawn again.
 const TICK: Duration = Duration::from_millis(500);
-
-/// First and longest wait before a stream is opened again. A replica that takes over needs some 5 s.
-const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-
-/// Without contact for so long, somebody should look at the control plane instead.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Follows until `enough`, showing progress. The last view is returned.
 pub async fn until(
@@ -36,33 +31,26 @@ pub async fn until(
 ) -> Result<JobView, Error> {
     app.reach(Stage::Following(job.clone()));
     let mut progress = Progress::new(&app.printer, mode, app.zone());
-    let mut silent_since: Option<Instant> = None;
-    let mut wait = WAIT.0;
+    let mut backoff = Backoff::default();
     loop {
         let (reached, contact) = one_stream(client, job, &mut progress, &enough).await;
         let broken = match reached {
             Ok(view) => {
                 progress.end();
-                let tree = progress.last_tree();
-                if !tree.is_empty() {
-                    app.printer.note(tree);
-                }
+                app.printer.note(progress.last_tree());
                 return Ok(view);
             }
             Err(broken) => broken,
         };
         if contact {
-            silent_since = None;
-            wait = WAIT.0;
+            backoff.contact();
         }
-        let since = *silent_since.get_or_insert_with(Instant::now);
-        if !broken.passing || since.elapsed() > PATIENCE {
+        let wait = backoff.after(&broken, Instant::now()).map_err(|error| {
             progress.end();
-            return Err(gave_up(broken, job));
-        }
+            gave_up(error, job)
+        })?;
         progress.lost(&broken.error.message);
         rest(wait, &progress).await;
-        wait = (wait * 2).min(WAIT.1);
         client.move_on();
     }
 }
@@ -103,17 +91,14 @@ async fn one_stream(
 }
 
 async fn rest(wait: Duration, progress: &Progress<'_>) {
-    // Up to a quarter more, so that a hundred watchers do not come back at once.
-    let more = wait.mul_f64(rand::random::<f64>() / 4.0);
-    let until = Instant::now() + wait + more;
+    let until = Instant::now() + wait;
     while Instant::now() < until {
         tokio::time::sleep(TICK.min(until - Instant::now())).await;
         progress.tick();
     }
 }
 
-fn gave_up(broken: Broken, job: &JobId) -> Error {
-    let mut error = broken.error;
+fn gave_up(mut error: Error, job: &JobId) -> Error {
     let again = format!(
         "the job does not depend on being watched; `aldis watch {}`",
         job.short()

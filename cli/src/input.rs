@@ -1,9 +1,11 @@
 //! What is given to a runbook: where it comes from, its parameters, its selection.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 
 use aldis_core::ids::TargetName;
+use aldis_core::runbook::load::Loaded;
 use aldis_core::runbook::{load, params};
 use serde_json::{Map, Value};
 
@@ -11,6 +13,10 @@ use crate::cli::pair;
 use crate::client::{Client, PlanRequest, Source};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::render::text::count;
+
+/// Bytes that are read of a runbook file: twice the longest valid one.
+const READ: u64 = 512 * 1024;
 
 /// A runbook and what is given to it.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +41,14 @@ pub struct Input {
 impl Input {
     /// Reads what is to be read, and types the parameters by the runbook's schema.
     pub async fn request(&self, client: &Client) -> Result<PlanRequest, Error> {
-        let source = source(self.runbook.as_deref().unwrap_or_default())?;
+        let Some(runbook) = &self.runbook else {
+            return Err(Error::usage("which runbook?")
+                .hint("`aldis runbook list` names those that there are"));
+        };
+        let source = source(runbook)?;
+        if let Source::File { file, text } = &source {
+            check(file, text)?;
+        }
         let schema = if self.params.is_empty() {
             None
         } else {
@@ -68,10 +81,32 @@ pub fn source(argument: &str) -> Result<Source, Error> {
     })
 }
 
-/// Reads a runbook file.
+/// Reads a runbook file, a little beyond the longest that is valid, so that its length can be judged.
 pub fn read(file: &str) -> Result<String, Error> {
-    let text = std::fs::read_to_string(file);
-    text.map_err(|error| Error::usage(format!("cannot read runbook `{file}`: {error}")))
+    let cannot = |error: std::io::Error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::usage(format!("cannot read runbook `{file}`: {why}"))
+    };
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(READ).read_to_string(&mut text))
+        .map_err(cannot)?;
+    Ok(text)
+}
+
+/// Checks a runbook here: every mistake with its lines, which the wire would not carry whole.
+pub fn check(name: &str, text: &str) -> Result<Loaded, Error> {
+    load::load(name, text).map_err(|found| {
+        let mistakes = count(found.len(), "mistake", "mistakes");
+        let lines = found.render().lines().map(str::to_owned).collect();
+        Error::new(Exit::Invalid, format!("runbook `{name}` has {mistakes}"))
+            .details(lines)
+            .hint(format!("`aldis runbook validate {name}` checks it again"))
+    })
 }
 
 fn is_file(argument: &str) -> bool {
@@ -80,12 +115,14 @@ fn is_file(argument: &str) -> bool {
 
 /// The schema of the runbook's parameters, as far as it is known before planning.
 async fn schema(client: &Client, source: &Source) -> Result<Option<Value>, Error> {
-    let (name, text) = match source {
-        Source::File { file, text } => (file.clone(), text.clone()),
-        Source::Name(name) => (name.clone(), client.runbook(name).await?.1),
+    let loaded = match source {
+        Source::File { file, text } => load::load(file, text).ok(),
+        Source::Name(name) => {
+            let (_, text) = client.runbook(name).await?;
+            // Of a runbook that only a later build can read, the server types the parameters.
+            load::load(name, &text).ok()
+        }
     };
-    // A runbook with mistakes is the server's to refuse, with all of them.
-    let loaded = load::load(&name, &text).ok();
     Ok(loaded.map(|loaded| loaded.runbook.spec.params))
 }
 
@@ -144,6 +181,10 @@ mod tests {
             assert!(!is_file(name), "{name}");
         }
         let missing = source("./none.yaml").unwrap_err();
+        assert_eq!(
+            missing.message,
+            "cannot read runbook `./none.yaml`: there is no such file"
+        );
         assert_eq!(missing.exit, Exit::Usage);
     }
 

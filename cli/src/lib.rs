@@ -15,6 +15,7 @@
 #![deny(missing_docs)]
 
 pub mod app;
+pub mod backoff;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -103,6 +103,11 @@ impl Printer {
         self.err_is_terminal
     }
 
+    /// Whether a person looks at results.
+    pub fn is_out_terminal(&self) -> bool {
+        self.out_is_terminal
+    }
+
     /// Whether nobody reads standard output any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)

@@ -1,11 +1,18 @@
 //! One file for each command.
 
+pub mod agents;
+pub mod context;
 pub mod describe;
 pub mod jobs;
+pub mod linked;
 pub mod list;
+pub mod logs;
 pub mod plan;
+pub mod resolve;
+pub mod runbook;
 pub mod status;
 pub mod submit;
+pub mod version;
 pub mod wait;
 pub mod watch;
 pub mod whoami;
@@ -28,6 +35,14 @@ pub async fn run(app: &App, command: Command) -> Result<Exit, Error> {
         Command::Cancel(args) => jobs::cancel(app, &args).await,
         Command::Pause(args) => jobs::pause(app, &args).await,
         Command::Resume(args) => jobs::resume(app, &args).await,
+        Command::Logs(args) => logs::run(app, &args).await,
+        Command::Undo(args) => linked::undo(app, &args).await,
+        Command::Retry(args) => linked::retry(app, &args).await,
+        Command::Resolve(args) => resolve::run(app, &args).await,
+        Command::Agents(args) => agents::run(app, &args).await,
+        Command::Runbook(args) => runbook::run(app, &args).await,
+        Command::Context(args) => context::run(app, &args),
+        Command::Version(args) => version::run(app, &args).await,
         Command::Whoami(args) => whoami::run(app, &args).await,
     }
 }

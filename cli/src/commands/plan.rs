@@ -52,10 +52,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
             (view?, args.full)
         }
     };
-    show(app, &view, full);
-    if app.printer.output == Output::Human {
-        app.printer.data(next(&view));
-    }
+    finish(app, &view, full);
     if !refusals(&view).is_empty() {
         return Ok(Exit::Refused);
     }
@@ -63,6 +60,14 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
         return Ok(Exit::Changes);
     }
     Ok(Exit::Ok)
+}
+
+/// Prints a plan, and what can be typed next.
+pub fn finish(app: &App, view: &PlanView, full: bool) {
+    show(app, view, full);
+    if app.printer.output == Output::Human {
+        app.printer.data(next(view));
+    }
 }
 
 /// Prints a plan in the form that was asked for.

@@ -1,5 +1,6 @@
 //! Documents to lines. Nothing here prints, asks a server or reads a clock.
 
+pub mod agents;
 pub mod job;
 pub mod plan;
 #[cfg(test)]

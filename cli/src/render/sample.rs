@@ -105,6 +105,7 @@ pub(crate) fn part(name: &str) -> TargetPart {
             outputs: None,
         }],
         warnings: vec![],
+        left: None,
     }
 }
 

@@ -224,39 +224,44 @@ pub fn told(failure: &Failure) -> Vec<Line> {
 
 /// Outcomes that nobody knows and undos that did not work, each with the command that settles it.
 fn questions(view: &JobView) -> Vec<Line> {
+    let each = view.targets.iter();
+    each.flat_map(|(name, target)| question(view, name, target))
+        .collect()
+}
+
+/// The open question of one target, if it has one.
+pub fn questions_of(view: &JobView, name: &TargetName) -> Vec<Line> {
+    let target = view.targets.get(name);
+    target.map_or_else(Vec::new, |target| question(view, name, target))
+}
+
+fn question(view: &JobView, name: &TargetName, target: &TargetView) -> Vec<Line> {
+    let (what, facts) = match &target.state {
+        TargetState::Unknown { evidence, .. } => (
+            "nobody can say whether its effect happened",
+            evidence.clone(),
+        ),
+        TargetState::Stuck { failure, .. } => {
+            let mut facts = vec![failure.cause.clone()];
+            facts.extend(failure.evidence.clone());
+            facts.extend(failure.hint.as_ref().map(|hint| format!("hint: {hint}")));
+            ("its undo did not work", facts)
+        }
+        _ => return Vec::new(),
+    };
+    let step = open_step(target);
+    let mut head = Line::of(Tone::Warn, "? ");
+    head.push(Tone::Strong, name_in(view, name));
+    let at = step.map_or_else(String::new, |step| format!(" at {step}"));
+    head.push(Tone::Warn, format!("{at}: {what}"));
+    let mut lines = vec![head];
+    let facts = facts.iter().take(EVIDENCE);
+    lines.extend(facts.map(|fact| Line::from(format!("    {fact}"))));
+    let step = step.map_or("STEP".to_owned(), ToString::to_string);
     let job = view.header.id.short();
-    let mut lines = Vec::new();
-    for (name, target) in &view.targets {
-        let (what, facts) = match &target.state {
-            TargetState::Unknown { evidence, .. } => (
-                "nobody can say whether its effect happened",
-                evidence.clone(),
-            ),
-            TargetState::Stuck { failure, .. } => {
-                let mut facts = vec![failure.cause.clone()];
-                facts.extend(failure.evidence.clone());
-                facts.extend(failure.hint.as_ref().map(|hint| format!("hint: {hint}")));
-                ("its undo did not work", facts)
-            }
-            _ => continue,
-        };
-        let step = open_step(target);
-        let mut head = Line::of(Tone::Warn, "? ");
-        head.push(Tone::Strong, name_in(view, name));
-        let at = step.map_or_else(String::new, |step| format!(" at {step}"));
-        head.push(Tone::Warn, format!("{at}: {what}"));
-        lines.push(head);
-        lines.extend(
-            facts
-                .iter()
-                .take(EVIDENCE)
-                .map(|fact| Line::from(format!("    {fact}"))),
-        );
-        let step = step.map_or("STEP".to_owned(), ToString::to_string);
-        lines.push(Line::of(Tone::Busy, "  look at the cluster, then: ").and(format!(
-            "aldis resolve {job} --target {name} --step {step} --as done|not-done|abandon --reason TEXT"
-        )));
-    }
+    lines.push(Line::of(Tone::Busy, "  look at the cluster, then: ").and(format!(
+        "aldis resolve {job} --target {name} --step {step} --as done|not-done|abandon --reason TEXT"
+    )));
     lines
 }
 

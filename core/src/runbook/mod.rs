@@ -9,6 +9,7 @@ mod fields;
 mod lint;
 pub mod load;
 pub mod params;
+pub mod published;
 mod shape;
 mod tree;
 
