@@ -1,0 +1,164 @@
+//! Gives the agent's user the rights of `deploy/agent-rights.yaml`, and nothing else.
+//!
+//! In a fleet on this machine the agent may change every namespace but Kubernetes' own and those that
+//! are labelled `aldis.dev/agent: none`. RBAC cannot say that, so each namespace that appears is given
+//! its binding by [`Rights`], within milliseconds.
+
+use anyhow::Context;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding, RoleRef, Subject};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::certificates::AGENT_USER;
+
+/// The roles as a user of Aldis installs them.
+const ROLES: &str = include_str!("../../../../deploy/agent-rights.yaml");
+
+/// The role of the whole cluster.
+const CLUSTER_ROLE: &str = "aldis-agent";
+
+/// The role that is bound in each namespace.
+pub const NAMESPACE_ROLE: &str = "aldis-agent-namespace";
+
+/// A namespace with this label at `none` is not the agent's.
+pub const LABEL: &str = "aldis.dev/agent";
+
+/// Field manager of everything that the fleet itself applies.
+pub(super) const MANAGER: &str = "aldis-fleet";
+
+/// Binds roles in namespaces as they appear. Ends when dropped.
+pub struct Rights {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Rights {
+    /// Installs the roles, binds the cluster's, and goes on with the namespaces'.
+    pub async fn give(client: &Client) -> anyhow::Result<Self> {
+        install(client).await?;
+        Ok(Self {
+            _task: AbortOnDropHandle::new(tokio::spawn(follow(client.clone()))),
+        })
+    }
+}
+
+async fn install(client: &Client) -> anyhow::Result<()> {
+    let roles: Vec<ClusterRole> =
+        serde_saphyr::from_multiple(ROLES).context("read deploy/agent-rights.yaml")?;
+    let api = Api::<ClusterRole>::all(client.clone());
+    for role in &roles {
+        api.patch(&role.name_any(), &apply(), &Patch::Apply(role))
+            .await
+            .with_context(|| format!("install role {}", role.name_any()))?;
+    }
+    let mut binding = ClusterRoleBinding {
+        role_ref: role_ref(CLUSTER_ROLE),
+        subjects: Some(vec![agent()]),
+        ..ClusterRoleBinding::default()
+    };
+    binding.metadata.name = Some(CLUSTER_ROLE.to_owned());
+    Api::<ClusterRoleBinding>::all(client.clone())
+        .patch(CLUSTER_ROLE, &apply(), &Patch::Apply(&binding))
+        .await
+        .context("bind the agent's role")?;
+    Ok(())
+}
+
+async fn follow(client: Client) {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let mut seen = watcher(namespaces, watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .boxed();
+    while let Some(namespace) = seen.next().await {
+        let Ok(namespace) = namespace else { continue };
+        if is_the_agents(&namespace)
+            && let Err(error) = bind(&client, &namespace.name_any()).await
+        {
+            // The namespace may be going away; while it stays, the next event tries again.
+            tracing::warn!("{error:#}");
+        }
+    }
+}
+
+/// Whether the agent may change what is in a namespace.
+fn is_the_agents(namespace: &Namespace) -> bool {
+    let refused = namespace.labels().get(LABEL).map(String::as_str) == Some("none");
+    let leaving = namespace.metadata.deletion_timestamp.is_some();
+    !refused && !leaving && !namespace.name_any().starts_with("kube-")
+}
+
+async fn bind(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let mut binding = RoleBinding {
+        role_ref: role_ref(NAMESPACE_ROLE),
+        subjects: Some(vec![agent()]),
+        ..RoleBinding::default()
+    };
+    binding.metadata.name = Some(NAMESPACE_ROLE.to_owned());
+    Api::<RoleBinding>::namespaced(client.clone(), namespace)
+        .patch(NAMESPACE_ROLE, &apply(), &Patch::Apply(&binding))
+        .await
+        .with_context(|| format!("bind the agent's role in namespace {namespace}"))?;
+    Ok(())
+}
+
+fn apply() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+fn role_ref(name: &str) -> RoleRef {
+    RoleRef {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "ClusterRole".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn agent() -> Subject {
+    Subject {
+        api_group: Some("rbac.authorization.k8s.io".to_owned()),
+        kind: "User".to_owned(),
+        name: AGENT_USER.to_owned(),
+        namespace: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(name: &str, label: Option<&str>) -> Namespace {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.to_owned());
+        namespace.metadata.labels = label.map(|text| [(LABEL.to_owned(), text.to_owned())].into());
+        namespace
+    }
+
+    #[test]
+    fn kubernetes_own_and_refused_namespaces_are_out_of_reach() {
+        assert!(is_the_agents(&namespace("shop", None)));
+        assert!(!is_the_agents(&namespace("shop", Some("none"))));
+        assert!(!is_the_agents(&namespace("kube-system", None)));
+    }
+
+    #[test]
+    fn the_roles_never_allow_everything_nor_to_change_more_than_deployments() {
+        let roles: Vec<ClusterRole> = serde_saphyr::from_multiple(ROLES).unwrap();
+        assert_eq!(roles.len(), 2);
+        for rule in roles.iter().flat_map(|role| role.rules.iter().flatten()) {
+            let resources = rule.resources.clone().unwrap_or_default();
+            for verb in &rule.verbs {
+                match verb.as_str() {
+                    "get" | "list" | "watch" => {}
+                    "patch" => assert_eq!(resources, ["deployments"]),
+                    "create" => assert_eq!(resources, ["pods/portforward"]),
+                    other => panic!("{other} on {resources:?}"),
+                }
+            }
+            assert!(!resources.iter().any(|resource| resource.contains('*')));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The application in a pod, as far as anyone outside can tell: answers HTTP by its image, and logs it.
+//!
+//! `/version` says the image, every other path says which pod of which image answers.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::behaviour::Behaviour;
+use super::log::Log;
+
+/// The container that a connection reached.
+#[derive(Clone, Debug)]
+pub(super) struct Tenant {
+    /// Its pod.
+    pub(super) pod: String,
+    /// Its image.
+    pub(super) image: String,
+    /// Its log.
+    pub(super) log: Log,
+}
+
+/// Answers all requests of a connection.
+pub(super) async fn serve(stream: TcpStream, tenant: Tenant) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let tenant = tenant.clone();
+        async move { Ok::<_, Infallible>(tenant.answer(request.uri().path()).await) }
+    });
+    // The client may leave at any time; there is nobody else to tell.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+impl Tenant {
+    async fn answer(&self, path: &str) -> Response<Full<Bytes>> {
+        let Behaviour { status, delay, .. } = Behaviour::of(&self.image);
+        tokio::time::sleep(delay).await;
+        self.log.say(&format!("GET {path} {}", status.as_u16()));
+        let body = match path {
+            "/version" => format!("{}\n", self.image),
+            _ => format!("{} {status}\n", self.pod),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        response
+    }
+}
