@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::back::everyone_rests;
 use super::{Round, SoakWanted, WaitingOn};
 use crate::ids::{JobId, TargetName, Timestamp};
 use crate::inventory::Presence;
-use crate::job::{HeaderEvent, JobState, Link, Rest, StopCause, Target, TargetEvent, TargetState};
+use crate::job::{
+    Event, HeaderEvent, JobState, Link, Rest, StopCause, Target, TargetEvent, TargetState,
+};
 use crate::outcome::Failure;
 use crate::plan::Disposition;
 use crate::runbook::{Drift, OnFailure, WhenUnreachable};
@@ -161,34 +164,32 @@ impl Round<'_> {
     }
 
     fn wave(&mut self) {
-        let participants: Vec<TargetName> = self
-            .job
-            .participants(self.job.header.wave)
-            .into_iter()
-            .cloned()
-            .collect();
-        let targets: Vec<Target> = participants
-            .iter()
-            .map(|name| self.job.target(name))
-            .collect();
+        let current = self.job.header.wave;
+        self.deferred_returns();
+        // Deferred targets of earlier waves go on by themselves, beside the wave in work.
+        for wave in 0..current {
+            self.open_segments(wave);
+        }
+        let targets = self.targets(current);
         let decided = targets.iter().all(|target| {
             target.is_at_rest() || matches!(target.state, TargetState::Deferred { .. })
         });
-        // Whatever this round has just emitted for the wave is committed before the wave is judged.
+        // Whatever this round has just emitted is committed before the wave is judged.
         if decided && self.out.events.is_empty() {
             return self.wave_decided(&targets);
         }
-        self.open_segments(&targets);
-        self.deferred_returns();
+        self.open_segments(current);
+    }
+
+    fn targets(&self, wave: usize) -> Vec<Target> {
+        let participants = self.job.participants(wave).into_iter();
+        participants.map(|name| self.job.target(name)).collect()
     }
 
     /// Opens what may be opened: barriers, slots and agents permitting.
-    fn open_segments(&mut self, wave: &[Target]) {
-        let slots = self.job.plan.phase().waves[self.job.header.wave].max_parallel;
-        let mut taken = wave
-            .iter()
-            .filter(|target| target.state.in_work().is_some())
-            .count();
+    fn open_segments(&mut self, index: usize) {
+        let wave = &self.targets(index);
+        let mut slots = self.slots(index);
         let mut waits_for_slot = 0;
         for target in wave {
             let next = match &target.state {
@@ -202,16 +203,32 @@ impl Round<'_> {
                 }
                 _ => continue,
             };
-            if taken >= slots {
+            if slots == 0 {
                 waits_for_slot += 1;
             } else if self.open(target, next) {
-                taken += 1;
+                slots -= 1;
             }
         }
-        if waits_for_slot > 0 {
+        self.wait_for_slot(index, waits_for_slot);
+    }
+
+    /// How many more targets of the wave may be in work, what this round has opened included.
+    fn slots(&self, wave: usize) -> usize {
+        let opened: BTreeSet<&TargetName> = self.out.events.iter().filter_map(opened).collect();
+        let taken = self.job.participants(wave).into_iter().filter(|name| {
+            let target = self.job.targets.get(*name);
+            opened.contains(name) || target.is_some_and(|t| t.state.in_work().is_some())
+        });
+        let max_parallel = self.job.plan.phase().waves[wave].max_parallel;
+        max_parallel.saturating_sub(taken.count())
+    }
+
+    fn wait_for_slot(&mut self, wave: usize, targets: usize) {
+        if targets > 0 {
+            let max_parallel = self.job.plan.phase().waves[wave].max_parallel;
             self.wait(WaitingOn::Slot {
-                targets: waits_for_slot,
-                max_parallel: slots,
+                targets,
+                max_parallel,
             });
         }
     }
@@ -310,39 +327,47 @@ impl Round<'_> {
 
     /// Deferred targets run as soon as their agents are back, whatever wave is in work.
     fn deferred_returns(&mut self) {
-        let deferred: Vec<(TargetName, Timestamp)> = self.deferred();
-        for (name, since) in deferred {
-            let given_up_at = since.plus(self.inventory.limits.defer_for);
-            if self.now >= given_up_at {
-                let why = format!(
-                    "deferred, and away for {:?}",
-                    self.inventory.limits.defer_for
-                );
-                self.emit(
-                    &name,
-                    TargetEvent::Settled {
-                        rest: Rest::NeedsOperator { why },
-                    },
-                );
-            } else if self.inventory.live(&name).is_some() {
-                self.run_deferred(&name);
-            } else {
-                self.wait(WaitingOn::Deferred {
-                    target: name,
-                    since,
-                });
-                self.wake(given_up_at);
+        for wave in 0..=self.job.header.wave {
+            let mut slots = self.slots(wave);
+            let mut waits_for_slot = 0;
+            for target in self.targets(wave) {
+                let TargetState::Deferred { since } = target.state else {
+                    continue;
+                };
+                if self.inventory.live(&target.name).is_none() {
+                    self.deferred_still(&target.name, since);
+                } else if slots == 0 {
+                    waits_for_slot += 1;
+                } else if self.run_deferred(&target) {
+                    slots -= 1;
+                }
             }
+            self.wait_for_slot(wave, waits_for_slot);
         }
     }
 
-    fn run_deferred(&mut self, name: &TargetName) {
+    /// Waits for a deferred target, up to a day.
+    fn deferred_still(&mut self, name: &TargetName, since: Timestamp) {
+        let limit = self.inventory.limits.defer_for;
+        let given_up_at = since.plus(limit);
+        if self.now >= given_up_at {
+            let why = format!("deferred, and away for {limit:?}");
+            let rest = Rest::NeedsOperator { why };
+            return self.emit(name, TargetEvent::Settled { rest });
+        }
+        self.wait(WaitingOn::Deferred {
+            target: name.clone(),
+            since,
+        });
+        self.wake(given_up_at);
+    }
+
+    /// True when it took a slot.
+    fn run_deferred(&mut self, target: &Target) -> bool {
+        let name = &target.name;
         let disposition = self.job.part(name).map(|part| part.disposition.clone());
         match disposition {
-            Some(Disposition::Run) => {
-                let target = self.job.target(name);
-                self.open(&target, 0);
-            }
+            Some(Disposition::Run) => return self.open(target, 0),
             Some(Disposition::Unchanged { .. }) => {
                 self.emit(
                     name,
@@ -367,20 +392,7 @@ impl Round<'_> {
                 });
             }
         }
-    }
-
-    /// Deferred targets of waves begun so far, with since when.
-    fn deferred(&self) -> Vec<(TargetName, Timestamp)> {
-        let mut deferred = Vec::new();
-        for wave in 0..=self.job.header.wave {
-            for name in self.job.participants(wave) {
-                let target = self.job.target(name);
-                if let TargetState::Deferred { since } = target.state {
-                    deferred.push((name.clone(), since));
-                }
-            }
-        }
-        deferred
+        false
     }
 
     fn wave_decided(&mut self, targets: &[Target]) {
@@ -409,8 +421,7 @@ impl Round<'_> {
         if index + 1 < self.job.plan.phase().waves.len() {
             return self.emit_header(HeaderEvent::WaveDone);
         }
-        self.deferred_returns();
-        if self.out.events.is_empty() && self.deferred().is_empty() {
+        if self.out.events.is_empty() && everyone_rests(self.job) {
             self.end();
         }
     }
@@ -457,6 +468,16 @@ impl Round<'_> {
                 self.out.reads.soak = Some(SoakWanted { wave, targets });
             }
         }
+    }
+}
+
+/// The target that an event gives work to.
+fn opened(event: &Event) -> Option<&TargetName> {
+    match event {
+        Event::Target(name, TargetEvent::Opened { .. } | TargetEvent::UndoOpened { .. }) => {
+            Some(name)
+        }
+        Event::Target(..) | Event::Header(_) => None,
     }
 }
 
