@@ -2,7 +2,6 @@
 
 use super::forward::not_helped;
 use super::{Round, WaitingOn};
-use crate::ids::TargetName;
 use crate::job::{Job, Rest, Target, TargetEvent, TargetState};
 
 impl Round<'_> {
@@ -47,24 +46,22 @@ impl Round<'_> {
     /// for targets whose outcome is unknown: those wait for their resolution and hold nobody up.
     pub(super) fn unwinding(&mut self) {
         let waves = self.job.plan.phase().waves.len();
-        for wave in (0..waves).rev() {
-            let names: Vec<TargetName> = self.job.participants(wave).into_iter().cloned().collect();
-            if !self.unwind_wave(wave, &names) {
-                self.wait(WaitingOn::EarlierWaves { wave });
-                break;
-            }
+        let in_work = (0..waves).rev().find(|wave| !self.unwind_wave(*wave));
+        if let Some(wave) = in_work.filter(|wave| *wave > 0) {
+            self.wait(WaitingOn::EarlierWaves { wave });
         }
         self.work_in_progress();
-        if self.out.events.is_empty() && everyone_rests(self.job) {
+        // A target whose agent is away rests as changed, and is still to be put back.
+        if in_work.is_none() && self.out.events.is_empty() && everyone_rests(self.job) {
             self.end();
         }
     }
 
     /// True when nothing of the wave is left to go back over.
-    fn unwind_wave(&mut self, wave: usize, names: &[TargetName]) -> bool {
+    fn unwind_wave(&mut self, wave: usize) -> bool {
         let slots = self.job.plan.phase().waves[wave].max_parallel;
-        let targets: Vec<Target> = names
-            .iter()
+        let participants = self.job.participants(wave).into_iter();
+        let targets: Vec<Target> = participants
             .filter_map(|name| self.job.targets.get(name).cloned())
             .collect();
         let mut taken = targets
