@@ -1,6 +1,7 @@
 //! A running job: drift check, budget, the wave in work, its barriers and its soak.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::back::everyone_rests;
 use super::{Round, SoakWanted, WaitingOn};
@@ -166,6 +167,10 @@ impl Round<'_> {
     fn wave(&mut self) {
         let current = self.job.header.wave;
         self.deferred_returns();
+        if self.out.events.iter().any(|event| opened(event).is_some()) {
+            // Who is back counts at the barriers of its wave, once that is committed.
+            return;
+        }
         // Deferred targets of earlier waves go on by themselves, beside the wave in work.
         for wave in 0..current {
             self.open_segments(wave);
@@ -189,16 +194,14 @@ impl Round<'_> {
     /// Opens what may be opened: barriers, slots and agents permitting.
     fn open_segments(&mut self, index: usize) {
         let wave = &self.targets(index);
+        let late = self.stop_late_ones(wave);
         let mut slots = self.slots(index);
         let mut waits_for_slot = 0;
-        for target in wave {
+        for target in wave.iter().filter(|target| !late.contains(&target.name)) {
             let next = match &target.state {
                 TargetState::NotStarted => 0,
                 TargetState::Stopped { segment } => *segment,
-                TargetState::AtBarrier { segment, since } => {
-                    if !self.barrier_open(wave, *segment, *since) {
-                        continue;
-                    }
+                TargetState::AtBarrier { segment, .. } if self.barrier_open(wave, *segment) => {
                     segment + 1
                 }
                 _ => continue,
@@ -235,46 +238,65 @@ impl Round<'_> {
 
     /// A barrier opens when nobody who still counts is before it. Ended, failed, unknown and deferred
     /// targets have left its count; a target at it holds no slot: so it cannot deadlock.
-    fn barrier_open(&mut self, wave: &[Target], segment: usize, since: Timestamp) -> bool {
-        let before: Vec<&Target> = wave
+    fn barrier_open(&mut self, wave: &[Target], segment: usize) -> bool {
+        let before = wave
             .iter()
-            .filter(|target| is_before_barrier(target, segment))
-            .collect();
-        if before.is_empty() {
-            return true;
+            .filter(|t| is_before_barrier(t, segment))
+            .count();
+        if before > 0 {
+            self.wait(WaitingOn::Barrier {
+                segment,
+                targets: before,
+            });
         }
-        self.wait(WaitingOn::Barrier {
-            segment,
-            targets: before.len(),
-        });
-        let limit = self.job.plan.phase().segments[segment]
-            .barrier
-            .and_then(|b| b.timeout_ms);
-        if let Some(timeout_ms) = limit {
-            let opens_at = since.plus(std::time::Duration::from_millis(timeout_ms));
-            if self.now < opens_at {
-                self.wake(opens_at);
-            } else {
-                before
-                    .into_iter()
-                    .for_each(|target| self.too_late(target, timeout_ms));
+        before == 0
+    }
+
+    /// Whoever is not at a barrier when its time is over is not waited for any longer: what runs is told
+    /// to stop, what does not run has failed, what never began is left out. Returns who is late.
+    fn stop_late_ones(&mut self, wave: &[Target]) -> BTreeSet<TargetName> {
+        let mut late = BTreeMap::new();
+        for target in wave {
+            let TargetState::AtBarrier { segment, since } = target.state else {
+                continue;
+            };
+            let barrier = self.job.plan.phase().segments[segment].barrier;
+            let Some(timeout_ms) = barrier.and_then(|barrier| barrier.timeout_ms) else {
+                continue;
+            };
+            let mut before = wave
+                .iter()
+                .filter(|t| is_before_barrier(t, segment))
+                .peekable();
+            let over_at = since.plus(Duration::from_millis(timeout_ms));
+            if self.now >= over_at {
+                late.extend(before.map(|target| (target.name.clone(), (target, timeout_ms))));
+            } else if before.peek().is_some() {
+                self.wake(over_at);
             }
         }
-        false
+        for (target, timeout_ms) in late.values() {
+            self.too_late(target, *timeout_ms);
+        }
+        late.into_keys().collect()
     }
 
     fn too_late(&mut self, target: &Target, timeout_ms: u64) {
+        let name = &target.name;
+        // Whoever was given up in this round is judged in the next.
+        let of_it = |event: &Event| matches!(event, Event::Target(of, _) if of == name);
+        if target.late || self.out.events.iter().any(of_it) {
+            return;
+        }
         let failure = Failure::new(
             "barrier",
             format!("not at the barrier after {timeout_ms} ms"),
         );
-        match &target.state {
-            TargetState::NotStarted => self.emit(&target.name, TargetEvent::LeftOut { failure }),
-            _ if !target.late && target.state.in_work().is_some() => {
-                self.emit(&target.name, TargetEvent::TooLate { failure });
-            }
-            _ => {}
-        }
+        let event = match &target.state {
+            TargetState::NotStarted => TargetEvent::LeftOut { failure },
+            _ => TargetEvent::TooLate { failure },
+        };
+        self.emit(name, event);
     }
 
     /// Commits an attempt where the agent may be given work; true when it took a slot.

@@ -247,7 +247,7 @@ pub enum TargetEvent {
         /// Why.
         failure: Failure,
     },
-    /// It came too late to a barrier and is to stop.
+    /// It came too late to a barrier: it is to stop, or has failed where nothing of it is under way.
     TooLate {
         /// What was waited for.
         failure: Failure,
@@ -402,6 +402,14 @@ impl Target {
                     failure,
                 });
                 self.late = true;
+            }
+            // Nothing is under way that could be told to stop.
+            (T::Stopped { segment } | T::AtBarrier { segment, .. }, E::TooLate { failure }) => {
+                self.failure = Some(TargetFailure {
+                    step: None,
+                    failure,
+                });
+                self.state = T::Failed { segment };
             }
             (
                 T::NotStarted
