@@ -157,6 +157,11 @@ impl StepState {
         }
     }
 
+    /// Whether the step after it may begin.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Succeeded { .. } | Self::Skipped { .. })
+    }
+
     /// Whether something may stand in the cluster because of this step.
     pub fn may_have_effect(&self) -> bool {
         match self {

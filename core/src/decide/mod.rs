@@ -172,12 +172,8 @@ impl Round<'_> {
             verdict,
         } = &request.wish
         {
-            let open = self
-                .job
-                .targets
-                .get(target)
-                .is_some_and(Target::is_open_question);
-            if open {
+            // What is known of other steps is not the operator's to change.
+            if self.job.in_doubt(target) == Some(step) {
                 let resolution = Resolution {
                     step: step.clone(),
                     verdict: *verdict,

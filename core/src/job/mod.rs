@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, JobId, PlanId, RequestId, StepId, TargetName, Timestamp};
+use crate::outcome::StepState;
 use crate::plan::{Disposition, ObjectRef, Plan, RunbookRef, TargetPart};
 use crate::soak::SoakProgress;
 pub use target::{
@@ -497,6 +498,25 @@ impl Job {
             }
         }
         spent
+    }
+
+    /// The step of an open question that an operator may settle: the first that is not known to be done,
+    /// or on the way back the last that is not known to be undone.
+    pub fn in_doubt(&self, name: &TargetName) -> Option<&StepId> {
+        let target = self.targets.get(name)?;
+        let segments = &self.plan.phase().segments;
+        let step = |id: &StepId| target.steps.get(id).unwrap_or(&StepState::NotStarted);
+        match target.question()? {
+            (Direction::Forward, segment) => segments.get(segment).and_then(|segment| {
+                let mut ids = segment.steps.iter().map(|planned| &planned.step.id);
+                ids.find(|id| !step(id).is_done())
+            }),
+            (Direction::Undo, _) => {
+                let steps = segments.iter().flat_map(|segment| &segment.steps).rev();
+                let mut ids = steps.map(|planned| &planned.step.id);
+                ids.find(|id| step(id).may_have_effect())
+            }
+        }
     }
 
     /// The objects it writes, with the cluster they are in: what it must lock before it starts.

@@ -455,6 +455,17 @@ impl Target {
         )
     }
 
+    /// Which way the attempt went whose outcome needs a person, and in which segment.
+    pub fn question(&self) -> Option<(Direction, usize)> {
+        match &self.state {
+            TargetState::Unknown {
+                direction, segment, ..
+            } => Some((*direction, *segment)),
+            TargetState::Stuck { .. } => Some((Direction::Undo, 0)),
+            _ => None,
+        }
+    }
+
     fn open(&mut self, state: TargetState, attempt: Attempt, commitment: Commitment) {
         self.state = state;
         self.attempt = attempt;
