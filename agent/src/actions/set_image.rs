@@ -16,6 +16,11 @@ use super::template::Change;
 
 /// What would be sent, or why nothing.
 pub(super) fn change(template: &Value, with: &KubeSetImage) -> Result<Change, Failure> {
+    // A Deployment takes any text that is not empty; its pods would not start.
+    if with.image.is_empty() || with.image.contains(char::is_whitespace) {
+        let cause = format!("`{}` is not an image", with.image);
+        return Err(Failure::new("invalid", cause));
+    }
     let containers = template.pointer("/spec/containers");
     let containers = containers
         .and_then(Value::as_array)
@@ -102,6 +107,14 @@ mod tests {
         let change = change(&template(), &with("shop", "shop:v1")).unwrap();
         assert_eq!(change.unchanged.as_deref(), Some("runs shop:v1 already"));
         assert_eq!(change.outputs["changed"], false);
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        for image in ["", " ", "shop: v2"] {
+            let failure = change(&template(), &with("shop", image)).unwrap_err();
+            assert_eq!(failure.kind, "invalid", "{image}");
+        }
     }
 
     #[test]

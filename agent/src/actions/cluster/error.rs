@@ -56,7 +56,6 @@ pub(super) enum Error {
 #[serde(default)]
 struct Status {
     message: String,
-    reason: String,
     details: Option<Details>,
 }
 
@@ -151,17 +150,18 @@ impl Error {
 }
 
 impl Status {
-    /// Fields and reasons; a message alone where there are none, since an admission webhook explains itself there.
+    /// Fields and reasons. Where no field is named it was not the schema: an admission policy explains itself in the
+    /// message, in words that its author chose to show.
     fn without_values(&self, code: u16) -> String {
         let causes = self.details.iter().flat_map(|details| &details.causes);
         let causes: Vec<_> = causes
             .filter(|cause| !cause.field.is_empty())
             .map(|cause| format!("{}: {}", cause.field, cause.reason))
             .collect();
-        match (causes.is_empty(), self.reason.as_str()) {
-            (false, _) => cut(&causes.join(", "), code),
-            (true, "Invalid") => format!("HTTP {code}, without naming a field"),
-            (true, _) => cut(&self.message, code),
+        if causes.is_empty() {
+            cut(&self.message, code)
+        } else {
+            cut(&causes.join(", "), code)
         }
     }
 }
@@ -264,11 +264,12 @@ mod tests {
             error,
             Error::Invalid("spec.template.spec.containers[0].env[0]: FieldValueInvalid".into())
         );
-        let bare = json!({"message": "Invalid value: \"hunter2\"", "reason": "Invalid"});
-        assert!(
-            !Error::answered(422, &body(&bare))
-                .to_string()
-                .contains("hunter2")
-        );
+        let policy = json!({
+            "message": "ValidatingAdmissionPolicy 'pinned' denied request: images must be pinned",
+            "reason": "Invalid",
+            "details": {"causes": [{"message": "images must be pinned"}]},
+        });
+        let told = Error::answered(422, &body(&policy)).to_string();
+        assert!(told.contains("images must be pinned"), "{told}");
     }
 }

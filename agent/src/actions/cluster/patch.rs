@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::super::Stamp;
 use super::deployment::{ATTEMPT, JOB, Live, MANAGER, STEP};
 
-/// Annotation that only moves the object on. No decision reads it.
+/// Label that only moves the object on. No decision reads it, and no selector selects Deployments. An annotation would
+/// count as a change of the Deployment: its generation rises with those, and its ReplicaSets get copies.
 const FENCE: &str = "aldis.dev/fence";
 
 /// Media type of [`template`].
@@ -47,11 +48,12 @@ pub(super) fn template(live: &Live, template: &Value, stamp: &Stamp) -> Value {
 /// Changes nothing that anybody reads. Its value holds the version that it was made from, so that a second one moves
 /// the object on again.
 pub(super) fn fence(live: &Live, stamp: &Stamp) -> Value {
-    let value = format!("{} after {}", stamp.key(), live.resource_version);
+    // 32 and a dot and at most 20: a label holds 63.
+    let value = format!("{}.{}", stamp.key(), live.resource_version);
     json!({"metadata": {
         "uid": live.uid,
         "resourceVersion": live.resource_version,
-        "annotations": {FENCE: value},
+        "labels": {FENCE: value},
     }})
 }
 
@@ -152,8 +154,8 @@ mod tests {
         };
         let again = fence(&later, &stamp());
         assert_ne!(
-            first["metadata"]["annotations"][FENCE],
-            again["metadata"]["annotations"][FENCE]
+            first["metadata"]["labels"][FENCE],
+            again["metadata"]["labels"][FENCE]
         );
     }
 
