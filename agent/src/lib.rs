@@ -1,7 +1,28 @@
 //! The per-cluster agent: it journals what it is given, acts on its one cluster, and reports.
+//!
+//! ```text
+//! control plane ◀─▶ session ─orders─▶ desk ─▶ runner ─▶ actions ─▶ the cluster
+//!                    │  ▲               │        │
+//!                    │  └── reports ◀───┴─ ledger (journal, fsync) ─ logs
+//!                    └── questions ─▶ planner ─▶ actions, dry
+//! ```
 
 pub mod actions;
 pub mod clock;
+pub mod config;
+pub mod desk;
 pub mod journal;
+pub mod ledger;
+pub mod logs;
+pub mod parts;
 pub mod permit;
+pub mod planner;
 pub mod policy;
+pub mod reports;
+pub mod run;
+pub mod runner;
+pub mod session;
+pub mod telemetry;
+pub mod tls;
+
+pub use parts::Parts;

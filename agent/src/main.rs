@@ -1,2 +1,80 @@
-//! Placeholder.
-fn main() {}
+//! `aldis-agent`: acts on one cluster for the control plane that it dials.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use aldis_agent::{config, run, telemetry};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Acts on one Kubernetes cluster for the control plane of Aldis.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file (YAML).
+    #[arg(long, global = true, value_name = "FILE", env = "ALDIS_AGENT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reports every mistake in the configuration, and does nothing else.
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    match begin(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(arguments: Arguments) -> anyhow::Result<()> {
+    let file = arguments
+        .config
+        .context("no configuration: give `--config FILE`")?;
+    let config = config::load(&file)?;
+    if let Some(Command::CheckConfig) = arguments.command {
+        return Ok(());
+    }
+    telemetry::start(&config.log);
+    // Two threads: an agent waits for others nearly all of its time, and blocking work has threads of its own.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(async {
+            let ending = CancellationToken::new();
+            end_on_signals(ending.clone())?;
+            Ok(run::run(config, ending).await?)
+        })
+}
+
+fn end_on_signals(ending: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        ending.cancel();
+    });
+    Ok(())
+}
+
+/// The error on standard error, where no log was started or it is filtered.
+fn complain(error: &anyhow::Error) {
+    use std::io::Write;
+    // Nobody is left to tell when that fails.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+}

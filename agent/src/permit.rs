@@ -5,9 +5,12 @@
 //! answer that was long on its way, or was held back, then grants less, down to nothing. Everything here is arithmetic
 //! on the boot clock; the agent asks [`Permit::holds`] before each segment and between the steps of a running one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::BootTime;
+use tokio::sync::watch;
+
+use crate::clock::{BootTime, Clock};
 
 /// How long a proof of the store's state is good for. An agent that is cut off stops starting work after this long,
 /// and the control plane counts on it before it lets another agent of the same identity act.
@@ -47,6 +50,53 @@ impl Permit {
     /// How long it still holds; zero when it does not.
     pub fn left(&self, now: BootTime) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.since(now))
+    }
+}
+
+/// The agent's one permit, as everybody who must ask for it sees it. Clones are the same.
+#[derive(Clone)]
+pub struct Permits {
+    current: Arc<watch::Sender<Permit>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Permits {
+    /// Nothing may start yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            current: Arc::new(watch::Sender::new(Permit::NONE)),
+            clock,
+        }
+    }
+
+    /// The answer to a request sent at `sent` grants so long from there.
+    pub fn grant(&self, sent: BootTime, length: Duration) {
+        // A clock that the request was not sent by grants nothing.
+        if sent <= self.clock.boot_now() {
+            let granted = Permit::granted(length, sent, Duration::ZERO);
+            self.current
+                .send_modify(|permit| *permit = permit.extended(granted));
+        }
+    }
+
+    /// Whether something may start now.
+    pub fn holds(&self) -> bool {
+        self.current.borrow().holds(self.clock.boot_now())
+    }
+
+    /// How long it still holds.
+    pub fn left(&self) -> Duration {
+        self.current.borrow().left(self.clock.boot_now())
+    }
+
+    /// Returns when something may start.
+    pub async fn held(&self) {
+        let mut current = self.current.subscribe();
+        let holds = |permit: &Permit| permit.holds(self.clock.boot_now());
+        if current.wait_for(holds).await.is_err() {
+            // Without its sender, which `self` holds, this cannot be; and nothing may start.
+            std::future::pending().await
+        }
     }
 }
 

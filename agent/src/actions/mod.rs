@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use aldis_core::action::Action;
 use aldis_core::canonical;
-use aldis_core::ids::{Attempt, JobId, StepId, TargetName};
+use aldis_core::ids::{Attempt, Digest, JobId, StepId, TargetName};
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
 use aldis_core::plan::{ClusterIdentity, StepPlan};
@@ -105,6 +105,12 @@ pub struct Applied {
     /// What an undo later compares with: at most 32 KiB, digests rather than objects. It is journalled in the room that
     /// was reserved with the intent, and never leaves the agent; longer ones are dropped.
     pub after: Value,
+}
+
+/// The digest of the touched part in what an effect left ([`Applied::after`]), where the action keeps one: what a later
+/// step on the same object must find.
+pub fn left(after: &Value) -> Option<Digest> {
+    template::after_hash(Some(after))
 }
 
 /// An effect to put back.

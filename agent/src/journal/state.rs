@@ -325,18 +325,26 @@ impl Attempts {
         })
     }
 
-    /// All attempts of the same job on the same target.
-    fn siblings<'a>(
-        &'a self,
-        key: &'a AttemptKey,
-    ) -> impl Iterator<Item = (&'a AttemptKey, &'a Attempt)> {
-        let first = AttemptKey {
-            number: 0,
-            ..key.clone()
+    /// All attempts of one job on one target, by number.
+    pub fn of_job(
+        &self,
+        job: &str,
+        target: &str,
+    ) -> impl DoubleEndedIterator<Item = (&AttemptKey, &Attempt)> + use<'_> {
+        let numbered = |number| AttemptKey {
+            job: job.to_owned(),
+            target: target.to_owned(),
+            number,
         };
-        self.by_key
-            .range(first..)
-            .take_while(|(k, _)| k.job == key.job && k.target == key.target)
+        self.by_key.range(numbered(0)..=numbered(u32::MAX))
+    }
+
+    /// All attempts of the same job on the same target.
+    fn siblings(
+        &self,
+        key: &AttemptKey,
+    ) -> impl Iterator<Item = (&AttemptKey, &Attempt)> + use<'_> {
+        self.of_job(&key.job, &key.target)
     }
 }
 

@@ -1,0 +1,507 @@
+//! Holds every attempt of this agent against what the control plane orders, and lets runners begin, rest and end.
+//!
+//! Orders are levels, not commands: each says what is wanted of an attempt *now*, and a repeat changes nothing. One
+//! task owns it all, so that no two orders are weighed at once.
+//!
+//! ```text
+//! order ─▶ refused (says why) │ known: its runner is told │ ended: its end is said again
+//!        └ new: Go, Hold ─▶ waits for permit and predecessor ─▶ │Accepted│ ─▶ runner
+//!               Stop     ─▶ │Tombstone│, "never began"
+//!               Observe  ─▶ a look for the effects that a lost journal may have held
+//! ```
+//!
+//! After a restart every open attempt gets its runner back at once; it observes what was begun and then rests until the
+//! first order. What a merged session does not order for [`GRACE`] is not wanted any more: it stops at its safe point
+//! and says so (an undo goes on: nobody ever wants half of one).
+
+mod weigh;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aldis_core::assignments::{Assignment, Wanted};
+use aldis_core::ids::{self, JobId};
+use aldis_core::job::{Direction, Report};
+use aldis_core::outcome::SegmentOutcome;
+use aldis_proto::v1;
+use aldis_proto::v1::session_request::Message as Out;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{Instrument, error, info, warn};
+
+use crate::journal::{AttemptKey, Entry};
+use crate::ledger::{self, notes};
+use crate::parts::Parts;
+use crate::runner::{Left, Run, Told};
+use weigh::Weighed;
+
+/// How long a merged session may leave an open attempt unordered: a full permit. A replica that is slow to read the
+/// store orders later than it grants permits.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// Attempts at once: jobs of one cluster lock their objects, so more than this means that something is wrong.
+const ATTENDED: usize = 64;
+
+/// Words that may wait for the desk.
+const WORDS: usize = 64;
+
+/// Speaks to the desk. Clones are the same.
+#[derive(Clone)]
+pub struct Desk(mpsc::Sender<Word>);
+
+enum Word {
+    Order(Box<Assignment>, Uplink),
+    Registered,
+    Merged,
+    SetAside {
+        reason: String,
+        done: oneshot::Sender<Result<(), ledger::Error>>,
+    },
+    Close {
+        within: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Where refusals of one session go. A full or closed one loses them: the order comes again.
+pub type Uplink = mpsc::Sender<v1::SessionRequest>;
+
+impl Desk {
+    /// Takes up what the journal holds, and listens.
+    pub fn start(parts: Parts) -> Self {
+        let (sender, words) = mpsc::channel(WORDS);
+        let mut table = Table::new(parts);
+        table.take_up();
+        tokio::spawn(table.serve(words));
+        Self(sender)
+    }
+
+    /// An attempt that the agent should now hold.
+    pub async fn order(&self, assignment: Assignment, uplink: &Uplink) {
+        let word = Word::Order(Box::new(assignment), uplink.clone());
+        self.say(word).await;
+    }
+
+    /// A stream was registered: what the one before it ordered and nobody began is void.
+    pub async fn registered(&self) {
+        self.say(Word::Registered).await;
+    }
+
+    /// The leader has merged this stream's list.
+    pub async fn merged(&self) {
+        self.say(Word::Merged).await;
+    }
+
+    /// Stops everything at once and puts the journal aside.
+    pub async fn set_aside(&self, reason: String) -> Result<(), ledger::Error> {
+        let (done, result) = oneshot::channel();
+        self.say(Word::SetAside { reason, done }).await;
+        result.await.unwrap_or(Err(ledger::Error::Ending))
+    }
+
+    /// Lets running attempts reach their safe points, for at most so long. Nothing begins any more.
+    pub async fn close(&self, within: Duration) {
+        let (done, closed) = oneshot::channel();
+        self.say(Word::Close { within, done }).await;
+        // A desk that is gone has nothing running.
+        let _ = closed.await;
+    }
+
+    async fn say(&self, word: Word) {
+        // The desk ends with the process only.
+        let _ = self.0.send(word).await;
+    }
+}
+
+/// A running attempt.
+struct Attended {
+    told: watch::Sender<Told>,
+    direction: Direction,
+}
+
+struct Table {
+    parts: Parts,
+    attended: BTreeMap<AttemptKey, Attended>,
+    running: JoinSet<(AttemptKey, Result<Left, ledger::Error>)>,
+    /// Ordered, and not begun: without permit, told to hold, or behind an earlier attempt.
+    waiting: BTreeMap<AttemptKey, Assignment>,
+    /// What this session has ordered.
+    ordered: BTreeSet<AttemptKey>,
+    /// When unordered attempts are not wanted any more.
+    patience_ends: Option<Instant>,
+    closing: bool,
+}
+
+impl Table {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            attended: BTreeMap::new(),
+            running: JoinSet::new(),
+            waiting: BTreeMap::new(),
+            ordered: BTreeSet::new(),
+            patience_ends: None,
+            closing: false,
+        }
+    }
+
+    async fn serve(mut self, mut words: mpsc::Receiver<Word>) {
+        loop {
+            let permits = self.parts.permits.clone();
+            let wants_permit = !self.waiting.is_empty() && !permits.holds();
+            let patience = self.patience_ends;
+            tokio::select! {
+                word = words.recv() => match word {
+                    Some(word) => self.hear(word).await,
+                    None => return,
+                },
+                Some(ended) = self.running.join_next() => self.left(ended),
+                () = permits.held(), if wants_permit => {}
+                () = sleep_until(patience), if patience.is_some() => self.lose_patience(),
+            }
+            self.begin_what_waits().await;
+        }
+    }
+
+    async fn hear(&mut self, word: Word) {
+        match word {
+            Word::Order(assignment, uplink) => self.order(*assignment, &uplink).await,
+            Word::Registered => {
+                self.waiting.clear();
+                self.ordered.clear();
+                self.patience_ends = None;
+            }
+            Word::Merged => self.patience_ends = Some(Instant::now() + GRACE),
+            Word::SetAside { reason, done } => {
+                // Whoever asked may have gone with its stream.
+                let _ = done.send(self.set_aside(reason).await);
+            }
+            Word::Close { within, done } => {
+                self.close(within).await;
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// What the journal holds when the process begins.
+    fn take_up(&mut self) {
+        let (open, ended) = self.parts.ledger.read(|attempts| {
+            let (mut open, mut ended) = (Vec::new(), Vec::new());
+            for (key, attempt) in attempts.list(self.parts.clock.wall_now_ms()) {
+                if attempt.is_running() {
+                    open.push((key.clone(), notes::assignment(attempt)));
+                } else if attempt.acked_at.is_none() {
+                    ended.push(key.clone());
+                }
+            }
+            (open, ended)
+        });
+        for key in ended {
+            self.say_end(&key);
+        }
+        for (key, assignment) in open {
+            match assignment {
+                Some(assignment) => {
+                    info!(attempt = %key, "goes on after a restart");
+                    self.attend(key, assignment, Told::Unordered);
+                }
+                None => {
+                    error!(attempt = %key, "written by a later version of the agent; left as it is")
+                }
+            }
+        }
+    }
+
+    async fn order(&mut self, assignment: Assignment, uplink: &Uplink) {
+        let key = notes::key(&assignment.order);
+        if self.closing {
+            return;
+        }
+        if let Err(reason) = self.is_for_us(&assignment) {
+            return refuse(uplink, &key, reason);
+        }
+        self.ordered.insert(key.clone());
+        let wanted = assignment.order.wanted;
+        if let Some(attended) = self.attended.get(&key) {
+            attended.told.send_replace(told(wanted));
+            return;
+        }
+        match weigh::weigh(&self.parts.ledger, &key) {
+            Weighed::Ended => self.say_end(&key),
+            Weighed::Open => {
+                warn!(attempt = %key, "open and not attended: left for the next start")
+            }
+            Weighed::TooLate(why) => refuse(uplink, &key, why.to_string()),
+            Weighed::Behind(earlier) => {
+                // Its number was given, so nobody waits for the one before it.
+                self.tell(&earlier, Told::Stop);
+                self.wait_or_bury(key, assignment).await;
+            }
+            Weighed::New => match wanted {
+                Wanted::Observe if self.attended.len() < ATTENDED => {
+                    self.spawn(key, assignment, Told::Go, true);
+                }
+                Wanted::Observe => refuse(uplink, &key, too_many()),
+                Wanted::Go | Wanted::Hold | Wanted::Stop => {
+                    self.wait_or_bury(key, assignment).await;
+                }
+            },
+        }
+    }
+
+    fn is_for_us(&self, assignment: &Assignment) -> Result<(), String> {
+        let order = &assignment.order;
+        let ours = self.parts.ledger.core_id();
+        if order.target != self.parts.target || assignment.part.target != self.parts.target {
+            return Err(format!(
+                "it is for {}, and this agent acts on {}",
+                order.target, self.parts.target
+            ));
+        }
+        if order.journal != ours {
+            return Err(format!(
+                "it was committed for journal {}, and this agent writes to {ours}",
+                order.journal
+            ));
+        }
+        if assignment.format > Assignment::FORMAT {
+            return Err(format!(
+                "it has layout {}, and this agent reads up to {}",
+                assignment.format,
+                Assignment::FORMAT
+            ));
+        }
+        if self.waiting.len() >= ATTENDED {
+            return Err(too_many());
+        }
+        Ok(())
+    }
+
+    async fn wait_or_bury(&mut self, key: AttemptKey, assignment: Assignment) {
+        match assignment.order.wanted {
+            Wanted::Go | Wanted::Hold => {
+                self.waiting.insert(key, assignment);
+            }
+            Wanted::Stop | Wanted::Observe => {
+                self.waiting.remove(&key);
+                self.bury(key, &assignment).await;
+            }
+        }
+    }
+
+    /// Closes an attempt that never began.
+    async fn bury(&mut self, key: AttemptKey, assignment: &Assignment) {
+        let order = &assignment.order;
+        let answer = notes::Answer {
+            outcome: SegmentOutcome::Stopped { after: None },
+            direction: order.direction,
+            segment: order.segment,
+        };
+        let entry = Entry::Tombstone {
+            attempt: key.clone(),
+            answer: serde_json::to_value(&answer).expect("our own types have text keys"),
+            at: self.parts.clock.wall_now_ms(),
+        };
+        let of = self.parts.ledger.id();
+        match self.parts.ledger.append(of, vec![entry]).await {
+            Ok(_) => {
+                info!(attempt = %key, "closed before it began");
+                self.say_end(&key);
+            }
+            Err(error) => warn!(attempt = %key, %error, "not closed"),
+        }
+    }
+
+    /// Begins what may begin now.
+    async fn begin_what_waits(&mut self) {
+        if self.closing || !self.parts.permits.holds() {
+            return;
+        }
+        let ready = self.waiting.iter().filter(|(key, assignment)| {
+            let new = matches!(weigh::weigh(&self.parts.ledger, key), Weighed::New);
+            new && assignment.order.wanted == Wanted::Go
+        });
+        let ready: Vec<AttemptKey> = ready.map(|(key, _)| key.clone()).collect();
+        for key in ready {
+            if self.attended.len() < ATTENDED
+                && let Some(assignment) = self.waiting.remove(&key)
+            {
+                self.accept(key, assignment).await;
+            }
+        }
+    }
+
+    async fn accept(&mut self, key: AttemptKey, assignment: Assignment) {
+        let entry = Entry::Accepted {
+            attempt: key.clone(),
+            assignment: serde_json::to_value(&assignment).expect("our own types have text keys"),
+            at: self.parts.clock.wall_now_ms(),
+        };
+        let of = self.parts.ledger.id();
+        match self.parts.ledger.append(of, vec![entry]).await {
+            Ok(sequence) => {
+                info!(attempt = %key, runbook = %assignment.runbook, "begins");
+                let order = &assignment.order;
+                self.parts.reports.add(
+                    order.job.clone(),
+                    order.attempt,
+                    sequence,
+                    Report::Accepted,
+                );
+                self.attend(key, assignment, Told::Go);
+            }
+            // It is ordered again on the next stream; by then there may be room.
+            Err(error) => warn!(attempt = %key, %error, "not accepted"),
+        }
+    }
+
+    fn attend(&mut self, key: AttemptKey, assignment: Assignment, told: Told) {
+        self.spawn(key, assignment, told, false);
+    }
+
+    fn spawn(&mut self, key: AttemptKey, assignment: Assignment, told: Told, observe: bool) {
+        let direction = assignment.order.direction;
+        let trace = assignment.trace.clone().unwrap_or_default();
+        let span = tracing::info_span!("attempt", job = key.job, number = key.number, trace);
+        let (sender, receiver) = watch::channel(told);
+        let run = Run::new(self.parts.clone(), assignment, receiver);
+        let of = key.clone();
+        let work = async move {
+            let left = if observe {
+                run.observe().await
+            } else {
+                run.run().await
+            };
+            (of, left)
+        };
+        self.running.spawn(work.instrument(span));
+        let attended = Attended {
+            told: sender,
+            direction,
+        };
+        self.attended.insert(key, attended);
+    }
+
+    fn left(
+        &mut self,
+        ended: Result<(AttemptKey, Result<Left, ledger::Error>), tokio::task::JoinError>,
+    ) {
+        match ended {
+            Ok((key, left)) => {
+                self.attended.remove(&key);
+                if let Err(error) = left {
+                    // A failed journal ends the process; one that was set aside has a successor.
+                    warn!(attempt = %key, %error, "left without an end");
+                }
+            }
+            Err(broken) => error!(%broken, "an attempt's task broke; the next start takes it up"),
+        }
+    }
+
+    fn tell(&self, key: &AttemptKey, told: Told) {
+        if let Some(attended) = self.attended.get(key) {
+            attended.told.send_replace(told);
+        }
+    }
+
+    /// What nobody ordered in a merged session is not wanted any more.
+    fn lose_patience(&mut self) {
+        self.patience_ends = None;
+        for (key, attended) in &self.attended {
+            if self.ordered.contains(key) {
+                continue;
+            }
+            let told = match attended.direction {
+                Direction::Forward => Told::Stop,
+                Direction::Undo => Told::Go,
+            };
+            info!(attempt = %key, ?told, "not ordered any more");
+            attended.told.send_replace(told);
+        }
+    }
+
+    /// Says again how an attempt ended.
+    fn say_end(&self, key: &AttemptKey) {
+        let ended = self.parts.ledger.read(|attempts| {
+            let attempt = attempts.attempt(key)?;
+            Some((notes::outcome(attempt)?, notes::steps(attempt)))
+        });
+        if let Some((outcome, steps)) = ended {
+            let (job, number) = (JobId::new(key.job.clone()), ids::Attempt(key.number));
+            let report = Report::Ended { outcome, steps };
+            self.parts
+                .reports
+                .add(job, number, self.parts.ledger.sequence(), report);
+        }
+    }
+
+    async fn set_aside(&mut self, reason: String) -> Result<(), ledger::Error> {
+        warn!(
+            reason,
+            "the journal is set aside; what it held is observed and never run again"
+        );
+        self.running.shutdown().await;
+        self.attended.clear();
+        self.waiting.clear();
+        self.ordered.clear();
+        self.parts.ledger.set_aside(reason).await?;
+        self.parts.reports.clear();
+        Ok(())
+    }
+
+    async fn close(&mut self, within: Duration) {
+        self.closing = true;
+        self.waiting.clear();
+        for attended in self.attended.values() {
+            attended.told.send_replace(Told::Close);
+        }
+        let rested = async {
+            while let Some(ended) = self.running.join_next().await {
+                if let Ok((key, _)) = ended {
+                    self.attended.remove(&key);
+                }
+            }
+        };
+        if tokio::time::timeout(within, rested).await.is_err() {
+            let left: Vec<String> = self.attended.keys().map(ToString::to_string).collect();
+            warn!(
+                ?left,
+                "cut off before a safe point; the next start observes what was begun"
+            );
+            self.running.shutdown().await;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn told(wanted: Wanted) -> Told {
+    match wanted {
+        Wanted::Go | Wanted::Observe => Told::Go,
+        Wanted::Hold => Told::Hold,
+        Wanted::Stop => Told::Stop,
+    }
+}
+
+fn too_many() -> String {
+    format!("more than {ATTENDED} attempts at once")
+}
+
+fn refuse(uplink: &Uplink, key: &AttemptKey, reason: String) {
+    warn!(attempt = %key, reason, "order refused");
+    let refused = v1::OrderRefused {
+        job: key.job.clone(),
+        attempt: key.number,
+        reason,
+    };
+    // A stream that is gone or full loses it: the order comes again, and so does this.
+    let _ = uplink.try_send(v1::SessionRequest {
+        message: Some(Out::OrderRefused(refused)),
+    });
+}
