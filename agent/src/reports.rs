@@ -98,22 +98,22 @@ impl Reports {
 
     /// Returns when something was added, or the time of the next repeat has come.
     pub async fn wait(&self, stream: u64) {
-        let next = self
-            .waiting()
-            .values()
-            .flatten()
-            .map(|report| match report.sent {
-                Some((on, again)) if on == stream => again,
-                Some(_) | None => Instant::now(),
-            })
-            .min();
-        match next {
+        match self.next_due(stream, Instant::now()) {
             None => self.0.added.notified().await,
             Some(next) => {
                 // Either is a reason to look again.
                 let _ = tokio::time::timeout_at(next, self.0.added.notified()).await;
             }
         }
+    }
+
+    fn next_due(&self, stream: u64, now: Instant) -> Option<Instant> {
+        let waiting = self.waiting();
+        let due = waiting.values().flatten().map(|report| match report.sent {
+            Some((on, again)) if on == stream => again,
+            Some(_) | None => now,
+        });
+        due.min()
     }
 
     /// Takes out what is in the store. True when it was the end of the attempt.
@@ -194,9 +194,8 @@ mod tests {
         frames.iter().map(|frame| frame.sequence).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_acknowledged_is_sent_again_with_growing_pauses_and_at_once_on_a_new_stream()
-     {
+    #[test]
+    fn what_is_not_acknowledged_is_sent_again_with_growing_pauses_and_at_once_on_a_new_stream() {
         let reports = Reports::new();
         add(&reports, 7, Report::Accepted);
         let start = Instant::now();
@@ -237,19 +236,21 @@ mod tests {
         assert!(!reports.acknowledge(&job(), Attempt(1), 5, true));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn waiting_ends_with_a_new_report_or_the_next_repeat() {
         let reports = Reports::new();
-        let idle = tokio::time::timeout(Duration::from_secs(100), reports.wait(1)).await;
-        assert!(idle.is_err(), "nothing to say");
+        let now = Instant::now();
+        assert_eq!(reports.next_due(1, now), None);
+        let waiting = {
+            let reports = reports.clone();
+            tokio::spawn(async move { reports.wait(1).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "nothing to say");
         add(&reports, 1, Report::Accepted);
-        reports.wait(1).await;
-        reports.due(1, Instant::now());
-        let began = Instant::now();
-        // The notice of the addition may be left over.
-        while reports.due(1, Instant::now()).is_empty() {
-            reports.wait(1).await;
-        }
-        assert_eq!(began.elapsed(), FIRST_PAUSE);
+        waiting.await.unwrap();
+        reports.due(1, now);
+        assert_eq!(reports.next_due(1, now), Some(now + FIRST_PAUSE));
+        assert_eq!(reports.next_due(2, now), Some(now), "another stream");
     }
 }

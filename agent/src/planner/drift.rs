@@ -6,7 +6,7 @@ use aldis_core::plan::TargetPart;
 use aldis_core::segment;
 use tokio::time::Instant;
 
-use super::{Error, look};
+use super::{Error, look, undo};
 use crate::actions::{Call, Stamp};
 use crate::parts::Parts;
 use crate::runner::wrong_cluster;
@@ -32,6 +32,9 @@ pub(super) async fn find(
         if *expected != identity {
             return Ok(Some(wrong_cluster(expected, &identity).to_string()));
         }
+    }
+    if let Some(left) = &part.left {
+        return undo::drift(parts, part, left, until).await;
     }
     for call in calls(parts, part) {
         // Reading the prior state of a planned call refuses where the object is not the one that was planned from.

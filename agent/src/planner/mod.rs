@@ -3,6 +3,7 @@
 //! | question | answered by |
 //! |---|---|
 //! | what would this runbook do here? | `plan.rs`: every step dry, judged by policy, owners, preflight |
+//! | could what a job left be put back? | `undo.rs` |
 //! | does this part still hold? | `drift.rs`: the same looks again, on what was planned |
 //! | what do the checks after a wave read? | `soak.rs`: the `verify` steps |
 //! | which attempts does the journal hold? | the ledger's list |
@@ -13,6 +14,7 @@
 mod drift;
 mod plan;
 mod soak;
+mod undo;
 
 use std::time::Duration;
 
@@ -62,6 +64,12 @@ pub async fn answer(
     match question {
         Question::Plan(planning) => Some(match is_ours(parts, &planning) {
             Ok(()) => plan::plan(parts, &planning, until)
+                .await
+                .map(|part| Answer::Plan(Box::new(part))),
+            Err(error) => Err(error),
+        }),
+        Question::Undo(undoing) => Some(match is_ours(parts, &undoing.planning) {
+            Ok(()) => undo::plan(parts, &undoing, until)
                 .await
                 .map(|part| Answer::Plan(Box::new(part))),
             Err(error) => Err(error),

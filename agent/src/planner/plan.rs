@@ -60,6 +60,7 @@ pub(super) async fn plan(
         disposition: plan.disposition(),
         steps: plan.steps,
         warnings: plan.warnings,
+        left: None,
     })
 }
 

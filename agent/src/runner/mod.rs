@@ -32,7 +32,7 @@ mod undo;
 use std::sync::Arc;
 
 use aldis_core::assignments::Assignment;
-use aldis_core::ids::StepId;
+use aldis_core::ids::{JobId, StepId};
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
 use aldis_core::plan::ClusterIdentity;
@@ -120,13 +120,18 @@ impl Run {
         right_cluster(&self.parts, &self.assignment).await
     }
 
+    /// The job whose effects stand here: this one, or the one that this one puts back.
+    fn whose(&self) -> &JobId {
+        let left = self.assignment.part.left.as_ref();
+        left.map_or(&self.assignment.order.job, |left| &left.job)
+    }
+
     /// The effect of a step that may stand, as journalled by this agent.
     fn effect_of(&self, step: &StepId) -> Option<notes::Effect> {
-        let order = &self.assignment.order;
-        let (job, target) = (order.job.as_str(), order.target.to_string());
+        let target = self.assignment.order.target.to_string();
         self.parts
             .ledger
-            .read(|attempts| notes::effect(attempts.of_job(job, &target), step))
+            .read(|attempts| notes::effect(attempts.of_job(self.whose().as_str(), &target), step))
     }
 }
 

@@ -136,6 +136,7 @@ impl Undo {
         call.timeout = timeout;
         let effect = Effect {
             stamp: Stamp {
+                job: self.run.whose().clone(),
                 attempt: effect.attempt,
                 direction: Direction::Forward,
                 ..call.stamp.clone()

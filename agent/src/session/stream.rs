@@ -247,9 +247,10 @@ impl Stream {
                 // The list costs nothing and everybody waits for it.
                 let _turn = match &question {
                     Question::Attempts => None,
-                    Question::Plan(_) | Question::Drift { .. } | Question::Soak(_) => {
-                        questions.acquire_owned().await.ok()
-                    }
+                    Question::Plan(_)
+                    | Question::Undo(_)
+                    | Question::Drift { .. }
+                    | Question::Soak(_) => questions.acquire_owned().await.ok(),
                 };
                 let answer = planner::answer(&parts, question, within).await?;
                 Some(answer.map_err(|error| error.to_string()))
