@@ -18,6 +18,7 @@ pub mod parts;
 pub mod permit;
 pub mod planner;
 pub mod policy;
+pub mod redaction_key;
 pub mod reports;
 pub mod run;
 pub mod runner;

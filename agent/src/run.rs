@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aldis_core::ids::TargetName;
 use aldis_core::plan::ClusterIdentity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::actions::cluster::{self, Cluster as Kubernetes};
 use crate::actions::simulated::Simulated;
 use crate::actions::{Actions, Trouble};
 use crate::clock::{Clock, SystemClock};
@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::logs::Logs;
 use crate::parts::Parts;
 use crate::permit::Permits;
+use crate::redaction_key;
 use crate::reports::Reports;
 use crate::session::{self, Session, Settings};
 
@@ -78,7 +79,7 @@ pub async fn run(config: Config, ending: CancellationToken) -> Result<(), Error>
         );
     }
     let logs = Logs::open(&config.data.join("logs"), clock.clone()).map_err(Error::Data)?;
-    let actions = actions(&config.cluster, &config.target).await?;
+    let actions = actions(&config).await?;
     let Some(identity) = identity(&*actions, config.pin.as_ref(), &ending).await? else {
         return Ok(());
     };
@@ -140,20 +141,25 @@ pub async fn serve(
 }
 
 async fn journal_failed(failed: &mut watch::Receiver<Option<String>>) -> String {
-    match failed.wait_for(Option::is_some).await {
-        Ok(why) => why.clone().unwrap_or_default(),
+    let why = failed.wait_for(Option::is_some).await;
+    match why.map(|why| why.clone().unwrap_or_default()) {
+        Ok(why) => why,
         // The ledger lives as long as its readers.
         Err(_) => std::future::pending().await,
     }
 }
 
-async fn actions(cluster: &Cluster, target: &TargetName) -> Result<Arc<dyn Actions>, Error> {
-    match cluster {
-        Cluster::Simulated { .. } => Ok(Arc::new(Simulated::new(target.clone(), PACE))),
-        Cluster::Kubeconfig { .. } | Cluster::InCluster {} => Err(Error::Cluster(
-            "this build has no Kubernetes actions".to_owned(),
-        )),
-    }
+async fn actions(config: &Config) -> Result<Arc<dyn Actions>, Error> {
+    let key = || redaction_key::of(&config.data).map_err(Error::Data);
+    let unreachable = |error: cluster::Error| Error::Cluster(error.to_string());
+    Ok(match &config.cluster {
+        Cluster::Simulated { .. } => Arc::new(Simulated::new(config.target.clone(), PACE)),
+        Cluster::Kubeconfig { file, context } => {
+            let cluster = Kubernetes::from_kubeconfig(file, context, key()?).await;
+            Arc::new(cluster.map_err(unreachable)?)
+        }
+        Cluster::InCluster {} => Arc::new(Kubernetes::in_cluster(key()?).map_err(unreachable)?),
+    })
 }
 
 /// Which cluster this is. Asked until it answers: an agent often starts with its cluster. None when told to end first.

@@ -5,4 +5,5 @@ pub mod etcd;
 pub mod fleet;
 pub mod pki;
 pub mod plane;
+pub mod practice;
 pub mod proxy;

@@ -174,7 +174,7 @@ advertise: localhost:{port}
 trustDomain: {TRUST_DOMAIN}
 tls: {{certificate: {name}.crt, key: {name}.key, ca: ca.pem}}
 store: {store}
-limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 2s, openJobs: 1000000}}
+limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 5s, openJobs: 1000000}}
 "
     )
 }

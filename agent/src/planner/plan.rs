@@ -302,6 +302,7 @@ fn bare(step: &Step, with: Option<Value>, basis: Basis) -> StepPlan {
         with,
         object: None,
         touched: None,
+        becomes: None,
         changes: false,
         diff: Vec::new(),
         owners: Vec::new(),

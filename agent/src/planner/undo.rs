@@ -257,6 +257,7 @@ fn step_plan(
         with: planned.and_then(|planned| planned.with.clone()),
         object,
         touched,
+        becomes: None,
         changes: matches!(back, Back::Ready),
         diff: planned.map_or(Vec::new(), |planned| {
             planned.diff.iter().map(turned).collect()
