@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    agents, context, describe, jobs, linked, list, logs, plan, resolve, runbook, status, submit,
-    version, wait, watch, whoami,
+    agents, context, describe, dev, jobs, linked, list, logs, plan, resolve, runbook, status,
+    submit, version, wait, watch, whoami,
 };
 use crate::context::Server;
 use crate::exit;
@@ -109,6 +109,8 @@ pub enum Command {
     /// Which control planes there are, and which one is used
     #[command(subcommand)]
     Context(context::Args),
+    /// Run a whole system on this machine, to try and to learn
+    Dev(dev::Args),
     /// Print versions
     Version(version::Args),
     /// Say who the control plane takes you for

@@ -9,6 +9,7 @@
 //! | [`commands`] | one file for each command |
 //! | [`client`], [`context`] | the way to a control plane |
 //! | [`render`], [`progress`] | documents to lines, views to changes |
+//! | [`dev`] | a whole system on one machine |
 //! | [`printer`] | the only place that prints |
 //! | [`exit`], [`error`] | how a command ends |
 
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod context;
+pub mod dev;
 pub mod error;
 pub mod exit;
 pub mod follow;
@@ -71,6 +73,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 /// Runs the command until it ends, Ctrl-C is pressed, or its time is up.
 async fn drive(app: &App, command: cli::Command) -> Exit {
+    if matches!(command, cli::Command::Dev(_)) {
+        // It ends by signals and times of its own, since it has programs to stop.
+        return ended(app, commands::run(app, command).await);
+    }
     let timeout = app.global.timeout;
     let deadline = async {
         match timeout {
@@ -82,14 +88,15 @@ async fn drive(app: &App, command: cli::Command) -> Exit {
         }
     };
     tokio::select! {
-        result = commands::run(app, command) => match result {
-            Ok(exit) => exit,
-            Err(error) => {
-                app.printer.error(&error);
-                error.exit
-            }
-        },
+        result = commands::run(app, command) => ended(app, result),
         Ok(()) = tokio::signal::ctrl_c() => app.interrupted(),
         after = deadline => app.timed_out(after),
     }
+}
+
+fn ended(app: &App, result: Result<Exit, error::Error>) -> Exit {
+    result.unwrap_or_else(|error| {
+        app.printer.error(&error);
+        error.exit
+    })
 }

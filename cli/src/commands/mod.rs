@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod context;
 pub mod describe;
+pub mod dev;
 pub mod jobs;
 pub mod linked;
 pub mod list;
@@ -42,6 +43,7 @@ pub async fn run(app: &App, command: Command) -> Result<Exit, Error> {
         Command::Agents(args) => agents::run(app, &args).await,
         Command::Runbook(args) => runbook::run(app, &args).await,
         Command::Context(args) => context::run(app, &args),
+        Command::Dev(args) => dev::run(app, &args).await,
         Command::Version(args) => version::run(app, &args).await,
         Command::Whoami(args) => whoami::run(app, &args).await,
     }

@@ -2,6 +2,7 @@
 
 use aldis_core::decide::WaitingOn;
 use aldis_core::ids::{StepId, TargetName};
+use aldis_core::job::JobState;
 use aldis_core::outcome::StepState;
 use aldis_core::view::{JobView, TargetView};
 use serde::Serialize;
@@ -105,8 +106,13 @@ fn job(after: &JobView) -> Change {
 }
 
 fn wave(before: Option<&JobView>, after: &JobView, changes: &mut Vec<Change>) {
-    let working = |view: &JobView| view.header.started_at.map(|_| view.header.wave);
-    let (was, is) = (before.and_then(working), working(after));
+    let working = |view: &JobView| {
+        let runs = view.header.started_at.is_some() && view.header.state == JobState::Running;
+        runs.then_some(view.header.wave)
+    };
+    // A job that was paused goes on in the wave it was in.
+    let was = before.and_then(|view| view.header.started_at.map(|_| view.header.wave));
+    let is = working(after);
     if was == is {
         return;
     }

@@ -38,7 +38,9 @@ impl<const N: usize> Table<N> {
             .map(|row| {
                 let mut line = Line::new();
                 let mut start = 0;
-                for (cell, width) in row.iter().zip(&widths) {
+                let last = row.iter().rposition(|cell| cell.width() > 0);
+                let filled = last.map_or(0, |last| last + 1);
+                for (cell, width) in row.iter().zip(&widths).take(filled) {
                     if start > 0 {
                         line.pad(start);
                     }
