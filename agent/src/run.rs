@@ -153,7 +153,11 @@ async fn actions(config: &Config) -> Result<Arc<dyn Actions>, Error> {
     let key = || redaction_key::of(&config.data).map_err(Error::Data);
     let unreachable = |error: cluster::Error| Error::Cluster(error.to_string());
     Ok(match &config.cluster {
-        Cluster::Simulated { .. } => Arc::new(Simulated::new(config.target.clone(), PACE)),
+        Cluster::Simulated { file: None } => Arc::new(Simulated::new(config.target.clone(), PACE)),
+        Cluster::Simulated { file: Some(file) } => {
+            let kept = Simulated::kept_in(config.target.clone(), PACE, file);
+            Arc::new(kept.map_err(|error| Error::Cluster(format!("{}: {error}", file.display())))?)
+        }
         Cluster::Kubeconfig { file, context } => {
             let cluster = Kubernetes::from_kubeconfig(file, context, key()?).await;
             Arc::new(cluster.map_err(unreachable)?)

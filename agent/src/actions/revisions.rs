@@ -6,12 +6,14 @@
 use aldis_core::canonical;
 use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::images;
 
 /// One revision that the cluster still holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Revision {
     /// Its number, which rises with each rollout.
     pub number: i64,

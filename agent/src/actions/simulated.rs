@@ -1,7 +1,7 @@
 //! A practice cluster: Deployments in memory, for `aldis dev --simulate` and for tests with a thousand agents.
 //!
 //! It keeps the law of [`Actions`] with the same decisions as a real cluster ([`super::template`]) and nothing else: no
-//! network, no clock, no randomness. It forgets everything when its process ends.
+//! network, no clock, no randomness. Without a file ([`Simulated::kept_in`]) it forgets everything when its process ends.
 //!
 //! | image tag holds | then |
 //! |---|---|
@@ -10,7 +10,10 @@
 //!
 //! Each begins with Deployment `shop/checkout`, which went from `v2.17.4` to `v2.18.0`.
 
+mod kept;
+
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use aldis_core::outcome::Failure;
 use aldis_core::plan::part::{Basis, Feasibility};
 use aldis_core::plan::{ClusterIdentity, ObjectRef};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::planned::{self, WriteFacts};
@@ -37,11 +41,16 @@ pub struct Simulated {
     target: TargetName,
     /// How long a rollout takes. Zero in tests.
     pace: Duration,
-    deployments: Mutex<BTreeMap<(String, String), Deployment>>,
+    deployments: Mutex<Deployments>,
+    /// Where they are written after each change.
+    file: Option<PathBuf>,
 }
 
+type Deployments = BTreeMap<(String, String), Deployment>;
+
 /// What a practice cluster knows of one Deployment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Deployment {
     uid: String,
     replicas: i64,
@@ -82,6 +91,7 @@ impl Simulated {
             target,
             pace,
             deployments: Mutex::default(),
+            file: None,
         };
         cluster.create(
             "shop",
@@ -89,6 +99,19 @@ impl Simulated {
             &["checkout:v2.17.4", "checkout:v2.18.0"],
         );
         cluster
+    }
+
+    /// The same, as `file` has it: made there the first time, and written after each change, so that it outlives an
+    /// agent that is killed, as a real cluster does.
+    pub fn kept_in(target: TargetName, pace: Duration, file: &Path) -> std::io::Result<Self> {
+        let mut cluster = Self::new(target, pace);
+        cluster.file = Some(file.to_owned());
+        if let Some(kept) = kept::read(file)? {
+            cluster.deployments = Mutex::new(kept);
+        } else {
+            kept::write(file, &cluster.lock())?;
+        }
+        Ok(cluster)
     }
 
     /// Adds a Deployment that ran each of `images` in turn and runs the last.
@@ -110,8 +133,9 @@ impl Simulated {
             );
         }
         deployment.writes = 0;
-        self.lock()
-            .insert((namespace.to_owned(), name.to_owned()), deployment);
+        let mut deployments = self.lock();
+        deployments.insert((namespace.to_owned(), name.to_owned()), deployment);
+        self.keep(&deployments);
     }
 
     /// Changes an image as somebody else would. False where there is no such Deployment.
@@ -124,6 +148,7 @@ impl Simulated {
         let mut template = deployment.template.clone();
         template["spec"]["containers"][0]["image"] = json!(image);
         deployment.put(template, who);
+        self.keep(&deployments);
         true
     }
 
@@ -139,7 +164,16 @@ impl Simulated {
         Some(found.writes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Deployment>> {
+    /// Writes everything down, where it is kept.
+    fn keep(&self, deployments: &Deployments) {
+        if let Some(file) = &self.file
+            && let Err(error) = kept::write(file, deployments)
+        {
+            tracing::warn!(%error, "the practice cluster is not kept");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Deployments> {
         self.deployments
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -243,6 +277,7 @@ impl Simulated {
             Some(live) if live.uid == expected.uid && live.template == expected.template => {
                 live.put(template.clone(), "aldis");
                 live.key = Some(call.stamp.key());
+                self.keep(&deployments);
                 Ok(())
             }
             Some(_) | None => {

@@ -412,6 +412,8 @@ impl Forward {
             .last();
         if let Some(earlier) = earlier {
             planned.touched = self.left_by(&earlier.step);
+            // Planned from what stood there before the earlier step.
+            planned.becomes = None;
         }
         Some(planned)
     }
