@@ -24,6 +24,8 @@ pub mod run;
 pub mod runner;
 pub mod session;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 pub use parts::Parts;

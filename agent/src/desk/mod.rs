@@ -14,6 +14,8 @@
 //! first order. What a merged session does not order for [`GRACE`] is not wanted any more: it stops at its safe point
 //! and says so (an undo goes on: nobody ever wants half of one).
 
+#[cfg(test)]
+mod tests;
 mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,8 +72,13 @@ pub type Uplink = mpsc::Sender<v1::SessionRequest>;
 impl Desk {
     /// Takes up what the journal holds, and listens.
     pub fn start(parts: Parts) -> Self {
+        Self::start_with(parts, GRACE)
+    }
+
+    /// The same with another patience for what is not ordered.
+    pub fn start_with(parts: Parts, grace: Duration) -> Self {
         let (sender, words) = mpsc::channel(WORDS);
-        let mut table = Table::new(parts);
+        let mut table = Table::new(parts, grace);
         table.take_up();
         tokio::spawn(table.serve(words));
         Self(sender)
@@ -122,6 +129,7 @@ struct Attended {
 
 struct Table {
     parts: Parts,
+    grace: Duration,
     attended: BTreeMap<AttemptKey, Attended>,
     running: JoinSet<(AttemptKey, Result<Left, ledger::Error>)>,
     /// Ordered, and not begun: without permit, told to hold, or behind an earlier attempt.
@@ -134,9 +142,10 @@ struct Table {
 }
 
 impl Table {
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, grace: Duration) -> Self {
         Self {
             parts,
+            grace,
             attended: BTreeMap::new(),
             running: JoinSet::new(),
             waiting: BTreeMap::new(),
@@ -172,7 +181,7 @@ impl Table {
                 self.ordered.clear();
                 self.patience_ends = None;
             }
-            Word::Merged => self.patience_ends = Some(Instant::now() + GRACE),
+            Word::Merged => self.patience_ends = Some(Instant::now() + self.grace),
             Word::SetAside { reason, done } => {
                 // Whoever asked may have gone with its stream.
                 let _ = done.send(self.set_aside(reason).await);

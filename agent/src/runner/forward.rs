@@ -326,8 +326,9 @@ impl Forward {
             self.run.pen.report_step(step, &progress.state);
         }
         if let StepState::Running { .. } = progress.state {
-            if reads {
-                self.reading.get_or_insert_with(|| step.clone());
+            if reads && self.reading.is_none() {
+                self.reading = Some(step.clone());
+                self.run.pen.report_step(step, &progress.state);
             }
         } else {
             self.reading = None;

@@ -27,6 +27,8 @@ mod forward;
 mod lost;
 mod pen;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 use std::sync::Arc;
