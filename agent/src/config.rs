@@ -200,6 +200,12 @@ fn read(fields: Map<String, Value>, folder: &Path) -> Result<Config, Vec<String>
     let cluster = fields
         .needed("cluster")
         .map(|cluster| below(cluster, folder));
+    if let Some(Cluster::Kubeconfig { file, .. }) = &cluster
+        && let Err(error) = std::fs::File::open(file)
+    {
+        let why = format!("cannot read `{}`: {error}", file.display());
+        fields.mistake("cluster.kubeconfig.file", &why);
+    }
     let pin = fields.optional::<Pin>("pin").map(ClusterIdentity::from);
     let data = fields
         .needed::<PathBuf>("data")
@@ -429,6 +435,13 @@ data: data
         ] {
             assert!(named(&mistakes, key), "{key}: {mistakes:#?}");
         }
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_not_there_is_named_before_anything_starts() {
+        let cluster = "kubeconfig: {file: none.yaml, context: eu}";
+        let mistakes = mistakes(&MINIMAL.replace("simulated: {}", cluster));
+        assert!(named(&mistakes, "cluster.kubeconfig.file"), "{mistakes:?}");
     }
 
     #[test]

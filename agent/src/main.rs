@@ -27,6 +27,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Named once, so that a second provider in the tree changes nothing. Fails only where one is named already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match begin(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -28,7 +28,7 @@ use aldis_core::outcome::SegmentOutcome;
 use aldis_proto::v1;
 use aldis_proto::v1::session_request::Message as Out;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 use tracing::{Instrument, error, info, warn};
 
@@ -44,6 +44,9 @@ pub const GRACE: Duration = Duration::from_secs(30);
 
 /// Attempts at once: jobs of one cluster lock their objects, so more than this means that something is wrong.
 const ATTENDED: usize = 64;
+
+/// Before an attempt that found no room in the journal is begun again.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// Words that may wait for the desk.
 const WORDS: usize = 64;
@@ -131,13 +134,17 @@ struct Table {
     parts: Parts,
     grace: Duration,
     attended: BTreeMap<AttemptKey, Attended>,
-    running: JoinSet<(AttemptKey, Result<Left, ledger::Error>)>,
+    running: JoinSet<Result<Left, ledger::Error>>,
+    /// Which attempt a task runs.
+    tasks: BTreeMap<task::Id, AttemptKey>,
     /// Ordered, and not begun: without permit, told to hold, or behind an earlier attempt.
     waiting: BTreeMap<AttemptKey, Assignment>,
     /// What this session has ordered.
     ordered: BTreeSet<AttemptKey>,
     /// When unordered attempts are not wanted any more.
     patience_ends: Option<Instant>,
+    /// When there may be room in the journal again.
+    room_at: Option<Instant>,
     closing: bool,
 }
 
@@ -148,9 +155,11 @@ impl Table {
             grace,
             attended: BTreeMap::new(),
             running: JoinSet::new(),
+            tasks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             ordered: BTreeSet::new(),
             patience_ends: None,
+            room_at: None,
             closing: false,
         }
     }
@@ -159,15 +168,16 @@ impl Table {
         loop {
             let permits = self.parts.permits.clone();
             let wants_permit = !self.waiting.is_empty() && !permits.holds();
-            let patience = self.patience_ends;
+            let (patience, room) = (self.patience_ends, self.room_at);
             tokio::select! {
                 word = words.recv() => match word {
                     Some(word) => self.hear(word).await,
                     None => return,
                 },
-                Some(ended) = self.running.join_next() => self.left(ended),
+                Some(ended) = self.running.join_next_with_id() => self.left(ended),
                 () = permits.held(), if wants_permit => {}
                 () = sleep_until(patience), if patience.is_some() => self.lose_patience(),
+                () = sleep_until(room), if room.is_some() => self.room_at = None,
             }
             self.begin_what_waits().await;
         }
@@ -324,7 +334,7 @@ impl Table {
 
     /// Begins what may begin now.
     async fn begin_what_waits(&mut self) {
-        if self.closing || !self.parts.permits.holds() {
+        if self.closing || self.room_at.is_some() || !self.parts.permits.holds() {
             return;
         }
         let ready = self.waiting.iter().filter(|(key, assignment)| {
@@ -360,8 +370,11 @@ impl Table {
                 );
                 self.attend(key, assignment, Told::Go);
             }
-            // It is ordered again on the next stream; by then there may be room.
-            Err(error) => warn!(attempt = %key, %error, "not accepted"),
+            Err(error) => {
+                warn!(attempt = %key, %error, "not accepted yet");
+                self.waiting.insert(key, assignment);
+                self.room_at = Some(Instant::now() + ROOM);
+            }
         }
     }
 
@@ -375,16 +388,15 @@ impl Table {
         let span = tracing::info_span!("attempt", job = key.job, number = key.number, trace);
         let (sender, receiver) = watch::channel(told);
         let run = Run::new(self.parts.clone(), assignment, receiver);
-        let of = key.clone();
         let work = async move {
-            let left = if observe {
+            if observe {
                 run.observe().await
             } else {
                 run.run().await
-            };
-            (of, left)
+            }
         };
-        self.running.spawn(work.instrument(span));
+        let started = self.running.spawn(work.instrument(span));
+        self.tasks.insert(started.id(), key.clone());
         let attended = Attended {
             told: sender,
             direction,
@@ -392,19 +404,22 @@ impl Table {
         self.attended.insert(key, attended);
     }
 
-    fn left(
-        &mut self,
-        ended: Result<(AttemptKey, Result<Left, ledger::Error>), tokio::task::JoinError>,
-    ) {
+    fn left(&mut self, ended: Result<(task::Id, Result<Left, ledger::Error>), task::JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(broken) => broken.id(),
+        };
+        let Some(key) = self.tasks.remove(&id) else {
+            return;
+        };
+        self.attended.remove(&key);
         match ended {
-            Ok((key, left)) => {
-                self.attended.remove(&key);
-                if let Err(error) = left {
-                    // A failed journal ends the process; one that was set aside has a successor.
-                    warn!(attempt = %key, %error, "left without an end");
-                }
+            Ok((_, Ok(Left::Ended | Left::Resting))) => {}
+            // A failed journal ends the process; one that was set aside has a successor.
+            Ok((_, Err(error))) => warn!(attempt = %key, %error, "left without an end"),
+            Err(broken) => {
+                error!(attempt = %key, %broken, "a runner broke; the next start takes the attempt up");
             }
-            Err(broken) => error!(%broken, "an attempt's task broke; the next start takes it up"),
         }
     }
 
@@ -451,6 +466,7 @@ impl Table {
             "the journal is set aside; what it held is observed and never run again"
         );
         self.running.shutdown().await;
+        self.tasks.clear();
         self.attended.clear();
         self.waiting.clear();
         self.ordered.clear();
@@ -466,10 +482,8 @@ impl Table {
             attended.told.send_replace(Told::Close);
         }
         let rested = async {
-            while let Some(ended) = self.running.join_next().await {
-                if let Ok((key, _)) = ended {
-                    self.attended.remove(&key);
-                }
+            while let Some(ended) = self.running.join_next_with_id().await {
+                self.left(ended);
             }
         };
         if tokio::time::timeout(within, rested).await.is_err() {

@@ -14,6 +14,8 @@
 mod drift;
 mod plan;
 mod soak;
+#[cfg(test)]
+mod tests;
 mod undo;
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{Error, allowed, call, look, scope, step_named};
 use crate::actions::{Call, Planned};
 use crate::parts::Parts;
-use crate::runner::wrong_cluster;
+use crate::runner::{cut, wrong_cluster};
 
 /// Makes the part, or says why the cluster could not be read.
 pub(super) async fn plan(
@@ -125,6 +125,8 @@ impl Plan<'_> {
             unchanged,
         } = planned;
         self.warnings.extend(warnings);
+        let outputs = outputs.map(|outputs| cut::outputs(step.uses, outputs));
+        plan.outputs = plan.outputs.map(|outputs| cut::outputs(step.uses, outputs));
         let writes = step.uses.effect() != Effect::Read;
         if writes {
             self.owners(step, &plan);

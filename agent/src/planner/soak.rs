@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{allowed, call, look, scope};
 use crate::actions::Progress;
 use crate::parts::Parts;
+use crate::runner::cut;
 
 /// What the steps read, or why they could not be read: silence is not health.
 pub(super) async fn read(parts: &Parts, planning: &Planning, until: Instant) -> SoakReading {
@@ -63,7 +64,7 @@ async fn step_outputs(
     })
     .await;
     match looked {
-        Ok(Ok(applied)) => Ok(Some(applied.outputs)),
+        Ok(Ok(applied)) => Ok(Some(cut::outputs(step.uses, applied.outputs))),
         Ok(Err(failure)) => Err(failure.to_string()),
         Err(error) => Err(error.to_string()),
     }

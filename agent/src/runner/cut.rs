@@ -21,7 +21,7 @@ const LINES: usize = 20;
 const ITEMS: usize = 100;
 
 /// The outputs that the action declares, none of them long.
-pub(super) fn outputs(action: Action, outputs: Value) -> Value {
+pub(crate) fn outputs(action: Action, outputs: Value) -> Value {
     let Value::Object(fields) = outputs else {
         return Value::Object(Map::new());
     };

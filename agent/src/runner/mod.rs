@@ -21,7 +21,7 @@
 //! it return an error; everything else is an outcome.
 
 mod control;
-mod cut;
+pub(crate) mod cut;
 mod effect;
 mod forward;
 mod lost;
