@@ -128,7 +128,7 @@ pub enum TargetState {
         /// Since when.
         since: Timestamp,
     },
-    /// A step failed; what stood before it is still in place.
+    /// A step failed, or the way back was left half way; what stood before it is still in place.
     Failed {
         /// In which segment.
         segment: usize,
@@ -565,7 +565,9 @@ impl Target {
                 });
                 T::Failed { segment }
             }
-            SegmentOutcome::Stopped { .. } if late => T::Failed { segment },
+            SegmentOutcome::Stopped { .. } if late || direction == Direction::Undo => {
+                T::Failed { segment }
+            }
             SegmentOutcome::Stopped { .. } => T::Stopped { segment },
             SegmentOutcome::Unknown { evidence, .. } => T::Unknown {
                 direction,
@@ -606,7 +608,11 @@ impl Target {
             (Verdict::Done, Direction::Undo) if !self.may_have_effect() => {
                 TargetState::Rest(Rest::Restored)
             }
-            (Verdict::Done | Verdict::NotDone, _) => TargetState::Stopped { segment },
+            // Whoever was on the way back never goes forward from there.
+            (Verdict::Done | Verdict::NotDone, Direction::Undo) => TargetState::Failed { segment },
+            (Verdict::Done | Verdict::NotDone, Direction::Forward) => {
+                TargetState::Stopped { segment }
+            }
         };
         self.resolutions.push(resolution);
     }
