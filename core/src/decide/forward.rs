@@ -303,6 +303,7 @@ impl Round<'_> {
     fn open(&mut self, target: &Target, segment: usize) -> bool {
         let name = &target.name;
         match self.inventory.presence(name) {
+            Presence::Live { .. } if self.spends => false,
             Presence::Live { journal } => {
                 let commitment = self.commitment(&journal);
                 let attempt = target.attempt.next();

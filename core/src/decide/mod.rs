@@ -73,6 +73,7 @@ pub fn decide(job: &Job, inventory: &Inventory, now: Timestamp) -> Decision {
         inventory,
         now,
         out: Decision::default(),
+        spends: false,
     };
     if job.header.state.is_ended() {
         return round.out;
@@ -110,10 +111,16 @@ struct Round<'a> {
     inventory: &'a Inventory,
     now: Timestamp,
     out: Decision,
+    /// Set once this round spends of the budget: what is left of it is known when that is committed.
+    spends: bool,
 }
 
 impl Round<'_> {
     fn emit(&mut self, target: &TargetName, event: TargetEvent) {
+        self.spends |= matches!(
+            event,
+            TargetEvent::Lost { .. } | TargetEvent::LeftOut { .. } | TargetEvent::TooLate { .. }
+        );
         self.out.events.push(Event::Target(target.clone(), event));
     }
 
