@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | shorter than recorded for the same journal | any | not merged: the journal is to be set aside |
 //! | holds the open attempt | in work or unknown | its state is folded in, its end too |
+//! | holds its end | settled by an operator | the end is folded in |
 //! | lacks it; same journal, no damage | in work | nothing: it never arrived and is sent again |
 //! | lacks it; another journal, or damage | in work | unknown |
 //! | holds what no record knows | none, not ended | orphan; proof that the store lost it |
@@ -129,9 +130,7 @@ fn fold_record(
     let open = record.state.in_work().is_some();
     let unknown = matches!(record.state, TargetState::Unknown { .. });
     match listed {
-        Some(listed) if open || record.is_open_question() => {
-            fold_state(job, record, listed, now, merged);
-        }
+        Some(listed) => fold_state(job, record, listed, now, merged),
         None if open && !speaks_for(record, list) => {
             let evidence = vec![lost_because(record, list)];
             merged
@@ -149,12 +148,15 @@ fn fold_record(
                 .events
                 .push((job.clone(), event(record.attempt, report, now)));
         }
-        Some(_) | None => {}
+        None => {}
     }
 }
 
 fn fold_state(job: &JobId, record: &Target, listed: &Listed, now: Timestamp, merged: &mut Merged) {
     if let Some(outcome) = &listed.outcome {
+        if record.hears_of(outcome).is_none() {
+            return;
+        }
         let report = Report::Ended {
             outcome: outcome.clone(),
             steps: listed.steps.clone(),

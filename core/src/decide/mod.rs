@@ -186,6 +186,7 @@ impl Round<'_> {
                     verdict: *verdict,
                     by: request.by.clone(),
                     reason: request.reason.clone(),
+                    unheard: None,
                     contradicted_by: None,
                 };
                 self.emit(target, TargetEvent::Resolved(resolution));

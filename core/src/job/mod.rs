@@ -16,7 +16,7 @@ use crate::plan::{Disposition, ObjectRef, Plan, RunbookRef, TargetPart};
 use crate::soak::SoakProgress;
 pub use target::{
     Commitment, Direction, IllegalTransition, Report, Resolution, Rest, Target, TargetEvent,
-    TargetFailure, TargetState, Verdict,
+    TargetFailure, TargetState, Unheard, Verdict,
 };
 
 /// A job as the leader holds it in memory.

@@ -84,8 +84,22 @@ pub struct Resolution {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// The attempt it was about, until its agent says how that ended: its word is still news.
+    pub unheard: Option<Unheard>,
     /// A later outcome from the agent's journal that says otherwise.
     pub contradicted_by: Option<String>,
+}
+
+/// An attempt whose end nobody has heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unheard {
+    /// Its number.
+    pub attempt: Attempt,
+    /// Which way it went.
+    pub direction: Direction,
+    /// In which segment.
+    pub segment: usize,
 }
 
 /// What an operator may say of an unknown step.
@@ -466,6 +480,25 @@ impl Target {
         }
     }
 
+    /// Direction and segment of the newest attempt where this end of it is still news: while it is in
+    /// work or unknown, and where an operator settled it in its agent's place, unless the agent cannot
+    /// say either.
+    pub fn hears_of(&self, outcome: &SegmentOutcome) -> Option<(Direction, usize)> {
+        if let TargetState::Unknown {
+            direction, segment, ..
+        } = &self.state
+        {
+            return Some((*direction, *segment));
+        }
+        let settled = || {
+            let says = !matches!(outcome, SegmentOutcome::Unknown { .. });
+            let unheard = self.resolutions.last()?.unheard.as_ref()?;
+            let newest = unheard.attempt == self.attempt;
+            (says && newest).then_some((unheard.direction, unheard.segment))
+        };
+        self.state.in_work().or_else(settled)
+    }
+
     fn open(&mut self, state: TargetState, attempt: Attempt, commitment: Commitment) {
         self.state = state;
         self.attempt = attempt;
@@ -513,8 +546,8 @@ impl Target {
                 };
             }
             (from, Report::Parked { parked }) if from.in_work().is_some() => self.parked = parked,
-            (from, Report::Ended { outcome, steps }) => {
-                let Some((direction, segment)) = from.hears_an_end() else {
+            (_, Report::Ended { outcome, steps }) => {
+                let Some((direction, segment)) = self.hears_of(&outcome) else {
                     return Err(self.illegal(described));
                 };
                 self.note_contradictions(&steps);
@@ -582,7 +615,15 @@ impl Target {
         };
     }
 
-    fn resolve(&mut self, direction: Direction, segment: usize, resolution: Resolution) {
+    fn resolve(&mut self, direction: Direction, segment: usize, mut resolution: Resolution) {
+        if let TargetState::Unknown { .. } = self.state {
+            let attempt = self.attempt;
+            resolution.unheard = Some(Unheard {
+                attempt,
+                direction,
+                segment,
+            });
+        }
         let reason = resolution.reason.clone();
         let state = match (resolution.verdict, direction) {
             (Verdict::Done, Direction::Forward) => StepState::Succeeded {
@@ -619,6 +660,7 @@ impl Target {
 
     fn note_contradictions(&mut self, steps: &BTreeMap<StepId, StepState>) {
         for resolution in &mut self.resolutions {
+            resolution.unheard = None;
             let Some(reported) = steps.get(&resolution.step) else {
                 continue;
             };
@@ -668,18 +710,6 @@ impl TargetState {
             | Self::Unknown { .. }
             | Self::Stuck { .. }
             | Self::Rest(_) => None,
-        }
-    }
-
-    /// Where the end of the newest attempt is still news: in work, unknown, or settled by an operator.
-    fn hears_an_end(&self) -> Option<(Direction, usize)> {
-        match self {
-            Self::Unknown {
-                direction, segment, ..
-            } => Some((*direction, *segment)),
-            Self::Stopped { segment } => Some((Direction::Forward, *segment)),
-            Self::Rest(Rest::NeedsOperator { .. }) => Some((Direction::Forward, 0)),
-            other => other.in_work(),
         }
     }
 }
@@ -803,6 +833,7 @@ mod tests {
             verdict: Verdict::NotDone,
             by: "mei".into(),
             reason: "looked".into(),
+            unheard: None,
             contradicted_by: None,
         };
         let settled = opened()
@@ -817,6 +848,65 @@ mod tests {
             "{truth:?}"
         );
         assert!(truth.resolutions[0].contradicted_by.is_some());
+    }
+
+    #[test]
+    fn an_end_is_heard_once() {
+        let failure = Failure::new("noProgress", "pod x");
+        let end = || {
+            let failed = StepState::Failed {
+                failure: failure.clone(),
+                applied: true,
+            };
+            let outcome = SegmentOutcome::Failed {
+                step: "a".into(),
+                failure: failure.clone(),
+            };
+            ended(outcome, "a", failed)
+        };
+        let failed = reported(opened(), 1, end()).unwrap();
+        let why = "failed at `a`: pod x".to_owned();
+        let rest = Rest::NeedsOperator { why };
+        let settled = failed.next(TargetEvent::Settled { rest }, 2).unwrap();
+        assert!(
+            reported(settled, 1, end()).is_err(),
+            "a repeat moves nothing"
+        );
+    }
+
+    #[test]
+    fn an_agent_that_cannot_say_either_does_not_ask_the_operator_again() {
+        let end = || {
+            let evidence = vec!["no answer".to_owned()];
+            let unknown = StepState::Unknown {
+                evidence: evidence.clone(),
+            };
+            let outcome = SegmentOutcome::Unknown {
+                step: "a".into(),
+                evidence,
+            };
+            ended(outcome, "a", unknown)
+        };
+        let resolution = Resolution {
+            step: "a".into(),
+            verdict: Verdict::NotDone,
+            by: "mei".into(),
+            reason: "looked".into(),
+            unheard: None,
+            contradicted_by: None,
+        };
+        let settled = reported(opened(), 1, end())
+            .unwrap()
+            .next(TargetEvent::Resolved(resolution), 2)
+            .unwrap();
+        assert!(reported(settled.clone(), 1, end()).is_err());
+        let untouched = TargetEvent::Settled {
+            rest: Rest::Untouched,
+        };
+        let at_rest = settled.next(untouched, 2).unwrap();
+        let truth = ended(SegmentOutcome::Succeeded, "a", changed());
+        let after = reported(at_rest, 1, truth).unwrap();
+        assert!(after.resolutions[0].contradicted_by.is_some(), "{after:?}");
     }
 
     #[test]
