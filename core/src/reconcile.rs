@@ -7,6 +7,7 @@
 //! | holds the open attempt | in work or unknown | its state is folded in, its end too |
 //! | holds its end | settled by an operator | the end is folded in |
 //! | lacks it; same journal, no damage | in work | nothing: it never arrived and is sent again |
+//! | holds it open, or lacks it; same journal | unknown for want of news | in work again: it answers |
 //! | lacks it; another journal, or damage | in work | unknown |
 //! | holds what no record knows | none, not ended | orphan; proof that the store lost it |
 
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, JobId, JournalId, StepId, TargetName, Timestamp};
-use crate::job::{Direction, Report, Target, TargetEvent, TargetState};
+use crate::job::{Direction, Report, Target, TargetEvent};
 use crate::outcome::{SegmentOutcome, StepState};
 
 /// Every attempt in an agent's journal that is open, or was acknowledged within 7 days.
@@ -128,31 +129,30 @@ fn fold_record(
         .iter()
         .find(|listed| &listed.job == job && listed.attempt == record.attempt);
     let open = record.state.in_work().is_some();
-    let unknown = matches!(record.state, TargetState::Unknown { .. });
     match listed {
-        Some(listed) => fold_state(job, record, listed, now, merged),
+        Some(listed) => fold_state(job, record, listed, list, now, merged),
         None if open && !speaks_for(record, list) => {
             let evidence = vec![lost_because(record, list)];
             merged
                 .events
                 .push((job.clone(), TargetEvent::Lost { evidence }));
         }
-        // The same journal with no damage, and it never had the attempt: what was called unknown
-        // because the agent was away is known after all.
-        None if unknown && !record.observe && speaks_for(record, list) => {
-            let report = Report::Ended {
-                outcome: SegmentOutcome::Stopped { after: None },
-                steps: BTreeMap::new(),
-            };
-            merged
-                .events
-                .push((job.clone(), event(record.attempt, report, now)));
+        // It never arrived, or was away when it was given up: it is sent, and answered for, again.
+        None if record.waits_for_its_agent() && speaks_for(record, list) => {
+            merged.events.push((job.clone(), TargetEvent::Returned));
         }
         None => {}
     }
 }
 
-fn fold_state(job: &JobId, record: &Target, listed: &Listed, now: Timestamp, merged: &mut Merged) {
+fn fold_state(
+    job: &JobId,
+    record: &Target,
+    listed: &Listed,
+    list: &AttemptList,
+    now: Timestamp,
+    merged: &mut Merged,
+) {
     if let Some(outcome) = &listed.outcome {
         if record.hears_of(outcome).is_none() {
             return;
@@ -166,7 +166,11 @@ fn fold_state(job: &JobId, record: &Target, listed: &Listed, now: Timestamp, mer
             .push((job.clone(), event(record.attempt, report, now)));
         return;
     }
-    if record.state.in_work().is_none() {
+    let returns = record.waits_for_its_agent() && speaks_for(record, list);
+    if returns {
+        merged.events.push((job.clone(), TargetEvent::Returned));
+    }
+    if record.state.in_work().is_none() && !returns {
         return;
     }
     merged
@@ -312,6 +316,18 @@ mod tests {
             merged(&list("a", vec![]), &[("j-1", record())]),
             Merged::default()
         );
+    }
+
+    #[test]
+    fn an_agent_given_up_too_early_answers_for_its_attempt_again() {
+        let lost = TargetEvent::Lost { evidence: vec![] };
+        let unknown = record().next(lost, 1).unwrap();
+        let has_it = merged(&list("a", vec![listed(None)]), &[("j-1", unknown.clone())]);
+        assert_eq!(has_it.events[0].1, TargetEvent::Returned);
+        let never_had_it = merged(&list("a", vec![]), &[("j-1", unknown.clone())]);
+        assert_eq!(never_had_it.events[0].1, TargetEvent::Returned);
+        let without_journal = merged(&list("b", vec![]), &[("j-1", unknown)]);
+        assert_eq!(without_journal.events, []);
     }
 
     #[test]

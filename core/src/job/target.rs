@@ -8,7 +8,8 @@
 //!   │   └─returned─ Deferred                ├─stopped─▶ Stopped ─┼─undo opened▶ UndoAssigned ▶ Undoing
 //!   └─left out▶ Rest(Untouched)             │   AtBarrier, Changed┘                │        ├▶ Rest(Restored)
 //!                                           └─lost───▶ Unknown ◀────────lost──────┘        └▶ Stuck
-//!                                                        └─resolved▶ Stopped | Rest(NeedsOperator)
+//!                                                        ├─returned▶ Assigned | UndoAssigned
+//!                                                        └─resolved▶ Stopped | Failed | Rest(NeedsOperator)
 //! ```
 //!
 //! A late truth is always welcome: the agent's own journalled outcome ends an `Unknown`, also one that
@@ -246,6 +247,9 @@ pub enum TargetEvent {
         /// What is known.
         evidence: Vec<String>,
     },
+    /// Its agent is back with the journal that the attempt was committed for, so that it can answer for
+    /// it: what was called unknown because nobody heard of it is in work as before.
+    Returned,
     /// Its agent is away and the runbook says to wait for it.
     Deferred {
         /// Since when.
@@ -398,6 +402,17 @@ impl Target {
                 }
                 None => return Err(self.illegal(described)),
             },
+            (
+                T::Unknown {
+                    direction, segment, ..
+                },
+                E::Returned,
+            ) if self.waits_for_its_agent() => {
+                self.state = match direction {
+                    Direction::Forward => T::Assigned { segment },
+                    Direction::Undo => T::UndoAssigned,
+                };
+            }
             (T::NotStarted, E::TakenOver { steps }) => {
                 self.steps = steps;
                 self.state = T::Rest(Rest::Changed);
@@ -478,6 +493,14 @@ impl Target {
             TargetState::Stuck { .. } => Some((Direction::Undo, 0)),
             _ => None,
         }
+    }
+
+    /// Whether the outcome is unknown only because nobody heard of its agent: not because that agent
+    /// cannot say, nor because the journal that could is gone.
+    pub fn waits_for_its_agent(&self) -> bool {
+        let cannot_say = |step: &StepState| matches!(step, StepState::Unknown { .. });
+        let unknown = matches!(self.state, TargetState::Unknown { .. });
+        unknown && !self.observe && !self.steps.values().any(cannot_say)
     }
 
     /// Direction and segment of the newest attempt where this end of it is still news: while it is in
