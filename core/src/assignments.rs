@@ -149,13 +149,15 @@ fn order(job: &Job, target: &Target) -> Option<Order> {
         wanted: if observe {
             Wanted::Observe
         } else {
-            wanted(job, target, direction)
+            wanted(&job.header.state, target, direction)
         },
     })
 }
 
-fn wanted(job: &Job, target: &Target, direction: Direction) -> Wanted {
-    match (&job.header.state, direction) {
+fn wanted(state: &JobState, target: &Target, direction: Direction) -> Wanted {
+    match (state, direction) {
+        // While one target waits for an operator, the others are held to where the job was going.
+        (JobState::NeedsOperator { after }, _) => wanted(after, target, direction),
         (JobState::Paused, _) => Wanted::Hold,
         (JobState::Stopping { .. } | JobState::Unwinding { .. }, Direction::Forward) => {
             Wanted::Stop

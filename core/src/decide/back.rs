@@ -142,6 +142,12 @@ fn half_way(target: &Target) -> Rest {
     }
 }
 
+/// Whether anything that was changed is still to be put back.
+pub(super) fn is_left_to_go_back(job: &Job) -> bool {
+    let wants = |target| matches!(wants_undo(target), Wants::Undo);
+    job.targets.values().any(wants)
+}
+
 /// Every target with a record is at rest; one without was never touched.
 pub(super) fn everyone_rests(job: &Job) -> bool {
     job.targets.values().all(Target::is_at_rest)

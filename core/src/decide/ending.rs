@@ -1,6 +1,7 @@
 //! The word that a job ends with, once every target rests.
 
-use super::{Round, WaitingOn};
+use super::Round;
+use super::back::{everyone_rests, is_left_to_go_back};
 use crate::job::{Job, JobState, Rest, StopCause, Target, TargetState};
 
 impl Round<'_> {
@@ -15,30 +16,19 @@ impl Round<'_> {
         self.move_to(end);
     }
 
-    /// Waits for operators or late reports; then goes on where the job was going.
+    /// Waits for operators or late reports. Whoever an answer leaves half way is taken on from there at
+    /// once, whatever other questions are open.
     pub(super) fn needs_operator(&mut self, after: &JobState) {
         self.work_in_progress();
-        if self.job.targets.values().any(Target::is_open_question) {
-            return;
-        }
-        if self
-            .out
-            .waiting
-            .iter()
-            .all(|reason| matches!(reason, WaitingOn::Operator { .. }))
-        {
-            let at_rest = self.job.targets.values().all(Target::is_at_rest);
-            let next = if at_rest {
-                ending(self.job, after)
-            } else {
-                going_on(after)
-            };
-            self.move_to(next);
+        let goes_back = matches!(after, JobState::Unwinding { .. }) && is_left_to_go_back(self.job);
+        if goes_back || !everyone_rests(self.job) {
+            self.move_to(going_on(after));
+        } else if !self.job.targets.values().any(Target::is_open_question) {
+            self.move_to(ending(self.job, after));
         }
     }
 }
 
-/// A settled target may still be half way: what the job was doing goes on for it.
 fn going_on(after: &JobState) -> JobState {
     match after {
         JobState::Unwinding { .. } | JobState::Stopping { .. } => after.clone(),
