@@ -168,11 +168,17 @@ impl Round<'_> {
         else {
             return false;
         };
-        let state = self.state_after(request);
+        let (ends, goes) = match self.state_after(request) {
+            Some(state) if state.is_ended() => (Some(state), None),
+            state => (None, state),
+        };
         self.emit_header(HeaderEvent::Folded {
             request: request.id.clone(),
-            state,
+            state: goes,
         });
+        if let Some(state) = ends {
+            self.move_to(state);
+        }
         if let Wish::Resolve {
             target,
             step,

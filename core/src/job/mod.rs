@@ -401,7 +401,9 @@ impl Header {
                 true
             }
             E::Folded { request, state } => {
-                let moves = state.as_ref().is_none_or(|to| self.state.may_become(to));
+                // An end has a time, which a request does not.
+                let may = |to: &JobState| self.state.may_become(to) && !to.is_ended();
+                let moves = state.as_ref().is_none_or(may);
                 if moves {
                     self.state = state.unwrap_or(self.state);
                     self.folded.insert(request);
