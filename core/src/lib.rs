@@ -11,6 +11,7 @@
 //! | [`decide`], [`queue`], [`soak`] | what happens next, as the leader sees it |
 //! | [`assignments`], [`segment`] | what an agent should hold, and what it does next with it |
 //! | [`reconcile`] | what an agent's list of attempts proves |
+//! | [`check`] | what must never happen, for tests |
 //! | [`question`], [`view`] | what is asked of agents, and shown to people |
 
 #![deny(missing_docs)]
@@ -18,6 +19,7 @@
 pub mod action;
 pub mod assignments;
 pub mod canonical;
+pub mod check;
 pub mod decide;
 pub mod ids;
 pub mod inventory;

@@ -18,6 +18,8 @@ mod forward;
 mod waiting;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
