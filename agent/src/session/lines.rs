@@ -1,5 +1,7 @@
 //! Log lines, on a connection of their own: one that nobody reads fills its own windows and nobody else's.
 
+use std::time::Duration;
+
 use aldis_core::ids::JobId;
 use aldis_proto::v1;
 use aldis_proto::v1::logs_request::Message;
@@ -15,6 +17,9 @@ use crate::parts::Parts;
 /// Lines that may wait for the connection.
 const LINES: usize = 64;
 
+/// For the last lines to be read once all were handed over.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
+
 /// Sends one job's lines until all are sent, or nobody reads them any more.
 pub(super) async fn send(
     parts: &Parts,
@@ -28,11 +33,16 @@ pub(super) async fn send(
     let reader = parts.logs.reader(&job, open.after);
     let target = parts.target.to_string();
     let reading = read(reader, sender, open, &target);
-    let sending = client.logs(ReceiverStream::new(requests));
-    // The answer may come before all is read: then nobody wants the rest.
-    let (sent, ()) = tokio::select! {
-        sent = sending => (sent.map(|_| ()), ()),
-        both = async { let () = reading.await; std::future::pending().await } => both,
+    let answering = async {
+        let response = client.logs(ReceiverStream::new(requests)).await?;
+        let mut response = response.into_inner();
+        while response.message().await?.is_some() {}
+        Ok(())
+    };
+    let sent = tokio::select! {
+        // Its end may come before all is read: then nobody wants the rest.
+        sent = answering => sent,
+        () = async { reading.await; tokio::time::sleep(TAKEN_WITHIN).await } => Ok(()),
     };
     sent.map_err(open::Error::Refused)
 }
