@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::{Output, ProgressMode};
 use crate::progress::Progress;
+use crate::render::text::Line;
 use crate::render::{time, verdict};
 
 /// How often what counts time is drawn again.
@@ -37,7 +38,11 @@ pub async fn until(
         let broken = match reached {
             Ok(view) => {
                 progress.end();
-                app.printer.note(progress.last_tree());
+                let mut tree = progress.last_tree();
+                if !tree.is_empty() {
+                    tree.push(Line::new());
+                }
+                app.printer.note(tree);
                 return Ok(view);
             }
             Err(broken) => broken,

@@ -6,6 +6,8 @@
 
 mod calls;
 mod connect;
+#[cfg(test)]
+mod server_tests;
 mod status;
 mod tls;
 

@@ -183,6 +183,8 @@ fn spawn(program: &Program) -> Result<(Child, Tail, JoinHandle<()>), Error> {
     let child = Command::new(&program.binary)
         .arg("--config")
         .arg(&program.config)
+        // Its output goes to a file and is shown as text.
+        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(writer)
         .stderr(twin)

@@ -67,11 +67,13 @@ pub enum Change {
     },
 }
 
-/// Everything that became different, the job first. Without a view before, everything that is not as
+/// Everything that became different, the job first, and last where it is over. Without a view before, everything that is not as
 /// it was at the very beginning.
 pub fn between(before: Option<&JobView>, after: &JobView) -> Vec<Change> {
     let mut changes = Vec::new();
-    if before.map(|view| &view.header.state) != Some(&after.header.state) {
+    let moved = before.map(|view| &view.header.state) != Some(&after.header.state);
+    let is_over = after.exit_code.is_some();
+    if moved && !is_over {
         changes.push(job(after));
     }
     wave(before, after, &mut changes);
@@ -81,6 +83,9 @@ pub fn between(before: Option<&JobView>, after: &JobView) -> Vec<Change> {
         changes.extend(steps(was.map(|(_, target)| target), name, target));
     }
     changes.extend(waiting(before, after));
+    if moved && is_over {
+        changes.push(job(after));
+    }
     changes
 }
 
@@ -160,9 +165,9 @@ fn standing_of(
 ) -> Option<Change> {
     let is = standing::of(view, name, target);
     let was = before.map(|(view, target)| standing::of(view, name, target));
-    // Steps have lines of their own: only another word is news.
+    // Steps have lines of their own, and what was sent is news once it is begun: only another word is.
     let word = was.as_ref().map_or("waiting", |was| was.word);
-    if word == is.word || is.word == "running" {
+    if word == is.word || matches!(is.word, "running" | "sent" | "sent back") {
         return None;
     }
     let failure = target.failure.as_ref();

@@ -14,7 +14,7 @@ use crate::printer::{Printer, ProgressMode};
 use crate::render::job::{Drawing, Seen};
 use crate::render::standing::named;
 use crate::render::text::{Line, Tone};
-use crate::render::time::{clock, rfc3339};
+use crate::render::time::{clock, rfc3339, span};
 use changes::Change;
 
 /// Shows one job.
@@ -72,7 +72,7 @@ impl<'a> Progress<'a> {
     pub fn lost(&mut self, why: &str) {
         if self.trouble.is_none() {
             self.say(&format!(
-                "lost the control plane ({why}); the job does not depend on it being watched; trying again"
+                "lost the control plane ({why}); the job does not depend on being watched; trying again"
             ));
         }
         self.trouble = Some(why.to_owned());
@@ -157,11 +157,11 @@ impl<'a> Progress<'a> {
 
     /// The lines of one change, the time first.
     fn plain(&self, change: &Change, view: &JobView) -> Vec<Line> {
-        plain(change, view, &self.zone)
+        plain(change, view, &self.seen, &self.zone)
     }
 }
 
-fn plain(change: &Change, view: &JobView, zone: &TimeZone) -> Vec<Line> {
+fn plain(change: &Change, view: &JobView, seen: &Seen, zone: &TimeZone) -> Vec<Line> {
     let column = column(view);
     let mut line = Line::of(Tone::Dim, clock(view.now, zone));
     let mut subject = |name: &str| {
@@ -221,6 +221,9 @@ fn plain(change: &Change, view: &JobView, zone: &TimeZone) -> Vec<Line> {
             line.push(tone, word);
             if !detail.is_empty() {
                 line.push(Tone::Plain, format!("  {detail}"));
+            }
+            if let Some(length) = seen.rested(target) {
+                line.push(Tone::Dim, format!("  {}", span(length)));
             }
             let mut lines = vec![line];
             lines.extend(evidence.iter().take(5).map(|fact| {
@@ -323,9 +326,11 @@ mod tests {
         views.push(view(&job, &[], 153));
         let mut lines = Vec::new();
         let mut before = None;
+        let mut seen = Seen::default();
         for view in &views {
+            seen.note(before, view);
             for change in changes::between(before, view) {
-                lines.extend(plain(&change, view, &TimeZone::UTC));
+                lines.extend(plain(&change, view, &seen, &TimeZone::UTC));
             }
             before = Some(view);
         }
@@ -336,10 +341,10 @@ mod tests {
         09:46:41 job                         wave 1 canary begins  1 target
         09:46:41 eu-west/prod-1              step 1/5 now
         09:47:40 job                         wave 2 rest begins  1 target
-        09:47:40 eu-west/prod-1              changed
+        09:47:40 eu-west/prod-1              changed  59s
         09:47:40 us-east/prod-1 (simulated)  step 5/5 health  try 2
         09:49:13 job                         going back  1 failed and 0 unknown, more than the 0 that `maxFailures` accepts
-        09:49:13 us-east/prod-1 (simulated)  FAILED  wait_rollout: Deployment shop/checkout: 7 of 12 pods ready, not progressing for 120s (limit 120s)
+        09:49:13 us-east/prod-1 (simulated)  FAILED  wait_rollout: Deployment shop/checkout: 7 of 12 pods ready, not progressing for 120s (limit 120s)  1m33s
                                              pod checkout-6f9c-x2k: ImagePullBackOff checkout:v2.17.4 (not found)
                                              12:11:58 pull checkout:v2.17.4: manifest unknown
         ");

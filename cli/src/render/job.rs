@@ -55,6 +55,12 @@ impl Seen {
         }
     }
 
+    /// How long a target worked that is at rest, as far as it was seen.
+    pub fn rested(&self, target: &TargetName) -> Option<Duration> {
+        let rested = self.rested.get(target)?;
+        self.begun.get(target).map(|begun| rested.since(*begun))
+    }
+
     /// How long a target has worked, or did work, as far as it was seen.
     pub fn length(&self, target: &TargetName, now: Timestamp) -> Option<Duration> {
         let end = self.rested.get(target).copied().unwrap_or(now);

@@ -134,6 +134,10 @@ impl Drawing<'_> {
     }
 
     fn some(&self, targets: &[&TargetName]) -> String {
+        let all = self.plan().parts.len();
+        if targets.len() == all && all > 1 {
+            return format!("all {all} targets");
+        }
         let names: Vec<_> = targets
             .iter()
             .take(NAMES)
@@ -167,9 +171,7 @@ impl Drawing<'_> {
                 line.pad(4 + widest + 2);
             }
             line.push(Tone::Plain, row.what.as_str());
-            let who = if targets.len() == all && all > 1 {
-                format!("   all {all} targets")
-            } else if targets.len() > NAMES {
+            let who = if targets.len() > NAMES && targets.len() < all {
                 format!("   {} targets", targets.len())
             } else {
                 format!("   {}", self.some(targets))
