@@ -1,3 +1,4 @@
 //! Tests of the whole that need no component of another project.
 
 mod house;
+mod records;
