@@ -31,11 +31,7 @@ mod armed {
         {
             None => {}
             Some(("kill", _)) => die(),
-            Some(("kill-once", marker)) => {
-                if std::fs::File::create_new(marker).is_ok() {
-                    die();
-                }
-            }
+            Some(("kill-once", marker)) => die_once(marker),
             Some(("sleep", ms)) => sleep(ms.parse().unwrap_or(0)),
             // A misspelt failpoint would make a test pass for no reason.
             Some((other, _)) => panic!("failpoint {name}: unknown action `{other}`"),
@@ -55,6 +51,12 @@ mod armed {
     )]
     fn sleep(ms: u64) {
         std::thread::sleep(Duration::from_millis(ms));
+    }
+
+    fn die_once(marker: &str) {
+        if std::fs::File::create_new(marker).is_ok() {
+            die();
+        }
     }
 
     fn die() -> ! {
