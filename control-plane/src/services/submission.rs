@@ -4,7 +4,7 @@
 //! lost is simply made again: it finds its own header, hot or ended, and compares bodies.
 
 use aldis_core::canonical;
-use aldis_core::ids::{Digest, JobId, PlanId, RequestId};
+use aldis_core::ids::{Digest, JobId, PlanId, RequestId, StepId, TargetName};
 use aldis_core::job::{Header, JobState, Request, Wish};
 use aldis_core::plan::Plan;
 use serde_json::json;
@@ -313,8 +313,33 @@ impl Services {
                             .hint(format!("its steps: {}", steps.join(", "))),
                     );
                 }
-                Ok(())
+                self.is_in_doubt(job, target, step).await
             }
+        }
+    }
+
+    /// What is known of a step is not an operator's to change.
+    async fn is_in_doubt(
+        &self,
+        job: &JobId,
+        target: &TargetName,
+        step: &StepId,
+    ) -> Result<(), Error> {
+        let Some(loaded) = jobs::load(&self.0.view, &self.0.plans, job).await? else {
+            return Ok(());
+        };
+        let short = job.short();
+        match loaded.job.in_doubt(target) {
+            Some(open) if open == step => Ok(()),
+            Some(open) => Err(Error::refused(format!(
+                "`{step}` on {target} is not in doubt, `{open}` is"
+            ))
+            .hint(format!("say `--step {open}`"))),
+            None => Err(
+                Error::refused(format!("nothing on {target} is in doubt")).hint(format!(
+                    "`aldis status {short}` shows what job {short} waits for"
+                )),
+            ),
         }
     }
 }
