@@ -84,7 +84,7 @@ impl Exit {
             Self::Cancelled => "cancelled, or declined when asked",
             Self::TimedOut => "--timeout passed; a job goes on",
             Self::WaitsForApproval => "the job waits for an approval",
-            Self::Invalid => "the runbook or its parameters are invalid",
+            Self::Invalid => "the runbook is invalid",
             Self::Changes => "the plan has changes (--detailed-exitcode)",
             Self::NotAllowed => "not signed in, or not allowed",
             Self::Unreachable => "the server cannot be reached",
@@ -124,7 +124,7 @@ mod tests {
             6  cancelled, or declined when asked
             7  --timeout passed; a job goes on
             8  the job waits for an approval
-            9  the runbook or its parameters are invalid
+            9  the runbook is invalid
            10  the plan has changes (--detailed-exitcode)
            11  not signed in, or not allowed
            12  the server cannot be reached

@@ -51,7 +51,11 @@ fn lines(view: &JobView, plan: Option<&PlanView>, zone: &TimeZone) -> Vec<Line> 
         }
     }
     lines.push(Line::new());
-    lines.extend(verdict::lines(view));
+    if view.exit_code.is_some() {
+        lines.extend(verdict::lines(view));
+    } else {
+        lines.extend(verdict::so_far(view));
+    }
     lines
 }
 

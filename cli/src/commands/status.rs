@@ -57,7 +57,13 @@ fn whole(view: &JobView) -> Vec<Line> {
     };
     let mut lines = drawing.lines();
     lines.push(Line::new());
-    lines.extend(verdict::lines(view));
+    if view.exit_code.is_some() {
+        lines.extend(verdict::lines(view));
+    } else {
+        lines.extend(verdict::so_far(view));
+        let watch = format!("Follow it: aldis watch {}", view.header.id.short());
+        lines.push(Line::of(Tone::Dim, watch));
+    }
     lines
 }
 

@@ -57,7 +57,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     let state = view.header.state.word();
     if reached(&view) {
         app.printer
-            .note([Line::from(format!("job {} is {state}", job.short()))]);
+            .note([Line::from(format!("job {}: {state}", job.short()))]);
         return Ok(Exit::Ok);
     }
     let wanted = args.states.join(" or ");

@@ -173,9 +173,14 @@ fn plain(change: &Change, view: &JobView, seen: &Seen, zone: &TimeZone) -> Vec<L
         Change::Job { state, cause } => {
             subject("job");
             let tone = crate::render::job::tone(&view.header.state);
-            line.push(tone, state.as_str());
-            if let Some(cause) = cause {
-                line.push(Tone::Plain, format!("  {cause}"));
+            match cause {
+                // A cancel names itself.
+                Some(cause) if cause.starts_with(state.as_str()) => line.push(tone, cause.as_str()),
+                Some(cause) => {
+                    line.push(tone, state.as_str());
+                    line.push(Tone::Plain, format!("  {cause}"));
+                }
+                None => line.push(tone, state.as_str()),
             }
         }
         Change::Wave {

@@ -103,9 +103,10 @@ fn or_dash(text: &str) -> &str {
 }
 
 fn last_seen(agent: &Agent) -> String {
-    // An agent of the records that nobody has heard of since.
+    // Known from the records only: the answering replica has not heard of it.
     if agent.state == "lost" && agent.last_seen_ms == 0 {
-        return "never".to_owned();
+        let known = if agent.generation == 0 { "never" } else { "?" };
+        return known.to_owned();
     }
     ago(Duration::from_millis(agent.last_seen_ms))
 }

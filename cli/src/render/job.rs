@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aldis_core::decide::WaitingOn;
 use aldis_core::ids::{TargetName, Timestamp};
-use aldis_core::job::{JobState, Link};
+use aldis_core::job::{JobState, Link, StopCause};
 use aldis_core::view::{JobView, WaveView};
 
 use super::standing::{self, Class, Standing, name_in};
@@ -321,6 +321,9 @@ pub fn state_words(state: &JobState) -> &'static str {
         JobState::Unwinding { .. } => "going back",
         JobState::Succeeded => "succeeded",
         JobState::PartlyDone => "partly done",
+        JobState::Failed {
+            cause: StopCause::Drift { .. },
+        } => "refused",
         JobState::Failed { .. } => "failed",
         JobState::Undone { .. } => "failed and undone",
         JobState::Cancelled { .. } => "cancelled",
@@ -437,7 +440,7 @@ mod tests {
         self, done, fail, image_gone, part, plan, put, step, target, view,
     };
     use crate::render::text::plain;
-    use aldis_core::job::{Direction, Rest, StopCause, TargetState};
+    use aldis_core::job::{Direction, Rest, TargetState};
     use aldis_core::outcome::StepState;
 
     const FLEET: [&str; 6] = [

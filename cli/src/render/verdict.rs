@@ -22,20 +22,26 @@ const EVIDENCE: usize = 12;
 
 /// The verdict of a job that has ended, or rests until an operator speaks.
 pub fn lines(view: &JobView) -> Vec<Line> {
+    let mut lines = so_far(view);
+    let cause = cause(view);
+    if !cause.is_empty() {
+        lines.extend(cause);
+        lines.push(Line::new());
+    }
+    lines.push(summary(view));
+    lines.extend(next(view));
+    lines
+}
+
+/// What is to be told of targets while a job goes on, each part with a blank line after it.
+pub fn so_far(view: &JobView) -> Vec<Line> {
     let mut lines = Vec::new();
-    for told in [
-        failures(view),
-        questions(view),
-        left_alone(view),
-        cause(view),
-    ] {
+    for told in [failures(view), questions(view), left_alone(view)] {
         if !told.is_empty() {
             lines.extend(told);
             lines.push(Line::new());
         }
     }
-    lines.push(summary(view));
-    lines.extend(next(view));
     lines
 }
 
@@ -63,19 +69,21 @@ pub fn summary(view: &JobView) -> Line {
 fn counts(view: &JobView) -> Vec<String> {
     let mut of: BTreeMap<Fate, Vec<&TargetName>> = BTreeMap::new();
     for (name, target) in &view.targets {
-        of.entry(fate(target)).or_default().push(name);
+        let fate = match fate(target) {
+            // What was not begun when a job ended stays untouched.
+            Fate::NotStarted if view.header.state.is_ended() => Fate::Untouched,
+            fate => fate,
+        };
+        of.entry(fate).or_default().push(name);
     }
     of.into_iter()
         .map(|(fate, names)| {
             let count = format!("{} {}", names.len(), fate.word());
             match fate {
-                Fate::Changed | Fate::Restored | Fate::NotStarted => count,
-                Fate::LeftAlone
-                | Fate::Untouched
-                | Fate::NotHelped
-                | Fate::Unknown
-                | Fate::Stuck
-                | Fate::HalfWay => format!("{count} ({})", named(view, &names)),
+                Fate::Changed | Fate::Restored | Fate::NotStarted | Fate::Untouched => count,
+                Fate::LeftAlone | Fate::NotHelped | Fate::Unknown | Fate::Stuck | Fate::HalfWay => {
+                    format!("{count} ({})", named(view, &names))
+                }
             }
         })
         .collect()
@@ -474,7 +482,7 @@ mod tests {
 
         Stopped: 1 failed and 0 unknown, more than the 0 that `maxFailures` accepts
 
-        Job j-01c9d4aabbcc rollback-service@1 FAILED AND UNDONE   2 restored · 1 untouched (us-east/prod-2)   exit 4
+        Job j-01c9d4aabbcc rollback-service@1 FAILED AND UNDONE   2 restored · 1 untouched   exit 4
           logs   aldis logs j-01c9d4aabbcc --failed
           retry  aldis retry j-01c9d4aabbcc
         ");
@@ -547,7 +555,7 @@ mod tests {
         Refused: something changed since the plan was made; nothing was touched
           eu-west/prod-1: Deployment shop/checkout was changed by kubectl-edit
 
-        Job j-01c9d4aabbcc rollback-service@1 FAILED   1 not started   exit 13
+        Job j-01c9d4aabbcc rollback-service@1 REFUSED   1 untouched   exit 13
           look   aldis describe j-01c9d4aabbcc
           plan   plan `rollback-service` again
         ");
