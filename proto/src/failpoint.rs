@@ -4,6 +4,9 @@
 //! with feature `failpoints` only; in others [`hit`] is empty. A point that is armed with `kill` ends
 //! the process by SIGKILL, as a power cut would: no destructor runs, nothing is flushed. With
 //! `kill-once:FILE` it does so only if it can create FILE, so that a restarted process gets past.
+//!
+//! `ALDIS_FAILPOINTS=@FILE` names a file with the same text, read anew at each point: so a program that runs already
+//! can be armed at the right moment.
 
 /// Passes a named point.
 #[cfg(not(feature = "failpoints"))]
@@ -16,16 +19,15 @@ pub use armed::hit;
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::collections::BTreeMap;
-    use std::sync::OnceLock;
+    use std::sync::LazyLock;
     use std::time::Duration;
 
-    static ARMED: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    static GIVEN: LazyLock<String> =
+        LazyLock::new(|| std::env::var("ALDIS_FAILPOINTS").unwrap_or_default());
 
     /// Passes a named point, and does there what the environment says.
     pub fn hit(name: &str) {
-        let armed =
-            ARMED.get_or_init(|| parse(&std::env::var("ALDIS_FAILPOINTS").unwrap_or_default()));
-        match armed
+        match armed()
             .get(name)
             .map(|action| action.split_once(':').unwrap_or((action, "")))
         {
@@ -35,6 +37,14 @@ mod armed {
             Some(("sleep", ms)) => sleep(ms.parse().unwrap_or(0)),
             // A misspelt failpoint would make a test pass for no reason.
             Some((other, _)) => panic!("failpoint {name}: unknown action `{other}`"),
+        }
+    }
+
+    /// What is armed at this moment. A file that is not there arms nothing.
+    fn armed() -> BTreeMap<String, String> {
+        match GIVEN.strip_prefix('@') {
+            Some(file) => parse(&std::fs::read_to_string(file).unwrap_or_default()),
+            None => parse(&GIVEN),
         }
     }
 
