@@ -4,6 +4,7 @@
 //! FOLDER/logs/NAME.log     what each program wrote
 //! FOLDER/pids/NAME         process id of each program that runs: `kill -9 $(cat pids/NAME)`
 //! FOLDER/started/NAME      the same with the moment it started, see [`Running`]
+//! FOLDER/down/NAME         while it exists, that program stays down once it has ended
 //! FOLDER/<anything else>   data, certificates and configuration of each part
 //! ```
 
@@ -37,7 +38,7 @@ impl Folder {
             bail!("{} holds something that is no fleet's", root.display());
         }
         let folder = Self { root };
-        for part in ["logs", "pids", "started"] {
+        for part in ["logs", "pids", "started", "down"] {
             folder.make_below(part)?;
         }
         Ok(folder)
@@ -111,15 +112,21 @@ impl Folder {
         format!("{}:\n  {last}", path.display())
     }
 
+    /// Whether an outsider keeps a program down.
+    pub(super) fn is_kept_down(&self, name: &str) -> bool {
+        self.root.join("down").join(name).exists()
+    }
+
     /// Notes a running process. Losing the note loses a convenience, so an error is not passed on.
-    pub(super) fn note_process(&self, name: &str, pid: Pid) {
+    pub fn note_process(&self, name: &str, pid: Pid) {
         if let Some(running) = Running::note(pid) {
             let _ = std::fs::write(self.started(name), format!("{running}\n"));
         }
         let _ = std::fs::write(self.pid(name), format!("{}\n", pid.as_raw_nonzero()));
     }
 
-    pub(super) fn forget_process(&self, name: &str) {
+    /// Forgets a process that has ended.
+    pub fn forget_process(&self, name: &str) {
         let _ = std::fs::remove_file(self.pid(name));
         let _ = std::fs::remove_file(self.started(name));
     }

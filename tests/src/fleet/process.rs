@@ -6,7 +6,8 @@
 //! leader of its own process group, so that a Ctrl-C meant for us does not reach it, and so that what it
 //! started ends with it.
 //!
-//! Output goes to `logs/NAME.log`, the process id to `pids/NAME` (see [`Folder`]).
+//! Output goes to `logs/NAME.log`, the process id to `pids/NAME` (see [`Folder`]). While a file `down/NAME` exists, a
+//! program that ended is not started again: so an outsider can keep it down, and start it by removing the file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -354,11 +355,16 @@ impl Shared {
     }
 
     fn pause_before_restart(&self) {
-        let state = self.lock();
-        drop(
-            self.changed
-                .wait_timeout_while(state, RESTART_AFTER, |s| s.wanted == Wanted::Up),
-        );
+        loop {
+            let state = self.lock();
+            let (state, _) = self
+                .changed
+                .wait_timeout_while(state, RESTART_AFTER, |s| s.wanted == Wanted::Up)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.wanted != Wanted::Up || !self.folder.is_kept_down(&self.name) {
+                return;
+            }
+        }
     }
 }
 
@@ -442,6 +448,22 @@ mod tests {
         let process = Process::start(&folder, program).unwrap();
         until("it was started three times", || process.starts() >= 3);
         assert_eq!(process.exits()[0].code(), Some(3));
+    }
+
+    #[test]
+    fn one_that_an_outsider_keeps_down_is_started_when_he_lets_it() {
+        let (_dir, folder) = folder();
+        let program = shell("exec sleep 600").when_it_ends(WhenItEnds::StartAgain);
+        let process = Process::start(&folder, program).unwrap();
+        let mark = folder.write("down/shell", "").unwrap();
+        process.signal(Signal::KILL).unwrap();
+        until("it is down", || process.pid().is_none());
+        for _ in 0..100 {
+            assert_eq!(process.starts(), 1);
+            pause();
+        }
+        std::fs::remove_file(mark).unwrap();
+        until("it is up again", || process.pid().is_some());
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Running {
         Self::note(rustix::process::getpid())
     }
 
+    /// Its number.
+    pub fn pid(self) -> Pid {
+        self.pid
+    }
+
     /// Reads a note.
     pub fn read(path: &Path) -> Option<Self> {
         std::fs::read_to_string(path).ok()?.parse().ok()
