@@ -34,9 +34,15 @@ pub(crate) async fn world() -> World {
     let fleet = FLEET
         .get_or_init(|| async {
             let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("actions-fleet");
-            Fleet::start(&folder, Options { clusters: 1 })
-                .await
-                .unwrap_or_else(|error| panic!("start the fleet: {error:?}"))
+            Fleet::start(
+                &folder,
+                Options {
+                    clusters: 1,
+                    ..Options::default()
+                },
+            )
+            .await
+            .unwrap_or_else(|error| panic!("start the fleet: {error:?}"))
         })
         .await;
     let cluster = &fleet.clusters()[0];

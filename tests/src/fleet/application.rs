@@ -43,6 +43,10 @@ pub struct Application {
     pub annotations: BTreeMap<String, String>,
     /// Annotations of its pods, such as `fleet.aldis.dev/ready-after: 3s`.
     pub pod_annotations: BTreeMap<String, String>,
+    /// A ConfigMap that only the first release refers to. Nobody makes it.
+    pub config_map_of_first: Option<String>,
+    /// Whether all releases but the last are waited for. Not where one of them cannot start.
+    pub wait_for_each: bool,
     /// Whether the last release is waited for. Not for one that cannot start.
     pub wait_for_last: bool,
 }
@@ -64,6 +68,8 @@ impl Application {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             pod_annotations: BTreeMap::new(),
+            config_map_of_first: None,
+            wait_for_each: true,
             wait_for_last: true,
         }
     }
@@ -74,8 +80,14 @@ impl Application {
         self.make_service(client).await?;
         for (number, image) in self.releases.iter().enumerate() {
             let is_last = number + 1 == self.releases.len();
-            self.apply(client, image).await?;
-            if !is_last || self.wait_for_last {
+            let first = self.config_map_of_first.as_deref().filter(|_| number == 0);
+            self.apply_with(client, image, first).await?;
+            let waits = if is_last {
+                self.wait_for_last
+            } else {
+                self.wait_for_each
+            };
+            if waits {
                 rolled_out(client, &self.namespace, &self.name)
                     .await
                     .with_context(|| format!("release {image}"))?;
@@ -86,19 +98,32 @@ impl Application {
 
     /// Applies one release and does not wait for it.
     pub async fn apply(&self, client: &Client, image: &str) -> anyhow::Result<()> {
+        self.apply_with(client, image, None).await
+    }
+
+    async fn apply_with(
+        &self,
+        client: &Client,
+        image: &str,
+        config_map: Option<&str>,
+    ) -> anyhow::Result<()> {
         Api::<Deployment>::namespaced(client.clone(), &self.namespace)
             .patch(
                 &self.name,
                 &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(self.deployment(image)),
+                &Patch::Apply(self.deployment(image, config_map)),
             )
             .await
             .with_context(|| format!("apply Deployment {}/{}", self.namespace, self.name))?;
         Ok(())
     }
 
-    fn deployment(&self, image: &str) -> Value {
+    fn deployment(&self, image: &str, config_map: Option<&str>) -> Value {
         let app = json!({"app": self.name});
+        let from: Vec<Value> = config_map
+            .iter()
+            .map(|name| json!({"configMapRef": {"name": name}}))
+            .collect();
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -114,7 +139,7 @@ impl Application {
                     "spec": {
                         "terminationGracePeriodSeconds": 1,
                         "containers": [{
-                            "name": "app", "image": image,
+                            "name": "app", "image": image, "envFrom": from,
                             "ports": [{"name": "http", "containerPort": self.port}],
                         }],
                     },

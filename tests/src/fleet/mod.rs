@@ -5,6 +5,7 @@
 
 pub mod application;
 pub mod cluster;
+pub mod environment;
 pub mod etcd;
 pub mod folder;
 pub mod kubelet;
@@ -13,6 +14,7 @@ pub mod process;
 pub mod reader;
 pub mod ready;
 pub mod running;
+pub mod system;
 
 use std::path::Path;
 
@@ -24,6 +26,7 @@ use tokio::runtime::Runtime;
 use self::cluster::Cluster;
 use self::etcd::Etcd;
 use self::folder::Folder;
+use self::system::System;
 
 /// The clusters of a fleet, in the order in which a smaller one takes them.
 const TARGETS: [(&str, &str); 4] = [
@@ -38,11 +41,19 @@ const TARGETS: [(&str, &str); 4] = [
 pub struct Options {
     /// How many clusters, at most four.
     pub clusters: usize,
+    /// Aldis itself, where it is wanted beside the clusters.
+    pub system: Option<system::Options>,
+    /// Told of each part that is up.
+    pub tell: fn(&str),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clusters: 4 }
+        Self {
+            clusters: TARGETS.len(),
+            system: None,
+            tell: |_| {},
+        }
     }
 }
 
@@ -54,6 +65,7 @@ pub struct Fleet {
 
 /// Killed in this order: API servers do not end while their store is gone.
 struct Parts {
+    system: Option<System>,
     clusters: Vec<Cluster>,
     _objects: Etcd,
     folder: Folder,
@@ -62,7 +74,11 @@ struct Parts {
 impl Fleet {
     /// Starts one that keeps its files in a folder, which it empties first.
     pub async fn start(folder: &Path, options: Options) -> anyhow::Result<Self> {
-        let folder = Folder::make(folder)?;
+        Self::start_in(Folder::make(folder)?, options).await
+    }
+
+    /// Starts one in a folder that is laid out.
+    pub async fn start_in(folder: Folder, options: Options) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("fleet")
@@ -89,6 +105,12 @@ impl Fleet {
             .iter()
             .find(|cluster| cluster.target().to_string() == name)
             .with_context(|| format!("the fleet has no cluster `{name}`"))
+    }
+
+    /// Aldis itself, if it was wanted.
+    pub fn system(&self) -> anyhow::Result<&System> {
+        let system = self.parts().system.as_ref();
+        system.context("this fleet has clusters only")
     }
 
     /// Where its files are.
@@ -126,10 +148,25 @@ impl Parts {
         let store = objects.endpoint();
         let clusters = try_join_all(targets(options.clusters)?.into_iter().map(|target| {
             let (folder, store) = (folder.clone(), store.clone());
-            async move { Cluster::start(&folder, target, &store).await }
+            async move {
+                let cluster = Cluster::start(&folder, target, &store).await?;
+                (options.tell)(&format!("cluster {} is up", cluster.target()));
+                anyhow::Ok(cluster)
+            }
         }))
         .await?;
+        let system = match options.system {
+            None => None,
+            Some(wanted) => Some(System::start(&folder, &clusters, wanted).await?),
+        };
+        if let Some(system) = &system {
+            (options.tell)(&format!(
+                "control plane and {} agents are up",
+                system.agents().len()
+            ));
+        }
         Ok(Self {
+            system,
             clusters,
             _objects: objects,
             folder,

@@ -10,9 +10,12 @@ use crate::fleet::kubelet::slots::Slot;
 
 const STAGES: &str = include_str!("../../../fleet/stages.yaml");
 
-/// The whole file.
-pub(super) fn config(slots: &[Slot]) -> String {
-    let mut file = STAGES.to_owned();
+/// What stands in the stages for the name of the cluster.
+const THIS_CLUSTER: &str = "THIS_CLUSTER";
+
+/// The whole file of a cluster, whose name is in the form that file names have.
+pub(super) fn config(cluster: &str, slots: &[Slot]) -> String {
+    let mut file = STAGES.replace(THIS_CLUSTER, cluster);
     for rule in slots.iter().flat_map(rules) {
         file.push_str(&format!("---\n{rule}\n"));
     }

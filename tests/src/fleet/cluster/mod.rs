@@ -136,7 +136,7 @@ impl Starting {
         ready::until(&api, API_LIMIT, "API server", || is_ready(&client)).await?;
 
         let slots = Slots::open(&self.folder, &Path::new(&self.name).join("pods")).await?;
-        let rules = self.write("kwok.yaml", &kwok::config(slots.all()))?;
+        let rules = self.write("kwok.yaml", &kwok::config(&self.name, slots.all()))?;
         let settings = self.settings();
         let programs = vec![
             self.start(settings.controllers(&admin)?)?,
