@@ -1,10 +1,28 @@
-# Two commands for a newcomer: `make test` and, once the fleet can be run from here, `make demo`.
+# Two commands for a newcomer: `make demo` shows what Aldis is for, `make test` holds it to that.
 SHELL := /bin/bash
 CARGO ?= cargo
 # Where the cache keeps the linter of the wire; one on PATH of another version is not used before it.
 BUF := buf-1.75.0
 
-.PHONY: test check bench binaries prerequisites proto-check proto-baseline deny
+.PHONY: demo fleet-up fleet-down test check bench binaries prerequisites programs proto-check proto-baseline deny
+
+## demo: a bad release is taken out of four real clusters, and one that cannot start is put back
+## (CLUSTERS=2 for a small machine, STORE=embedded for a control plane without etcd)
+demo: programs
+	target/debug/aldis-fleet demo
+
+## fleet-up: starts four real clusters with Aldis over them, leaves them running, and says how to use them
+fleet-up: programs
+	@target/debug/aldis-fleet up
+
+## fleet-down: stops them
+fleet-down:
+	@if [ -x target/debug/aldis-fleet ]; then target/debug/aldis-fleet down; else echo "no fleet was ever started here"; fi
+
+## programs: builds Aldis and its fleet launcher
+programs: prerequisites binaries
+	@echo "building Aldis (the first time some ten minutes, for its dependencies)"
+	@$(CARGO) build --workspace --bins --locked
 
 ## test: everything that must hold before a change lands
 test: prerequisites binaries check proto-check deny

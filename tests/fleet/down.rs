@@ -1,0 +1,72 @@
+//! `down`: stops a fleet, and whatever one that was killed has left behind. Doing it twice is harmless.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aldis_tests::fleet::folder::Folder;
+use aldis_tests::fleet::running::Running;
+use anyhow::bail;
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::foreground::NAME;
+
+/// All of a fleet is killed within a second.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Stops the fleet in a folder.
+pub(crate) async fn down(folder: &Path) -> anyhow::Result<()> {
+    let Some(runner) = runner(folder) else {
+        println!("no fleet runs in {}", folder.display());
+        return sweep(folder);
+    };
+    runner.signal(Signal::TERM);
+    if !gone(runner).await {
+        // The kernel kills its programs with it.
+        runner.signal(Signal::KILL);
+        if !gone(runner).await {
+            bail!("process {runner} does not end");
+        }
+    }
+    sweep(folder)?;
+    println!(
+        "the fleet is down; its logs stay in {}",
+        folder.join("logs").display()
+    );
+    Ok(())
+}
+
+/// The process that runs the fleet of a folder.
+pub(crate) fn runner(folder: &Path) -> Option<Running> {
+    let noted = Folder::open(folder).ok()?.processes();
+    let runner = noted.into_iter().find(|(name, _)| name == NAME)?.1;
+    runner.is_alive().then_some(runner)
+}
+
+/// Kills what a killed fleet left, and says so.
+pub(crate) fn sweep(folder: &Path) -> anyhow::Result<()> {
+    let open = Folder::open(folder)?;
+    for (name, process) in open.processes() {
+        if process.kill_group() {
+            println!("stopped {name}, which a killed fleet had left");
+        }
+        open.forget_process(&name);
+    }
+    // A shell that reads it would believe that the fleet is up.
+    let _ = std::fs::remove_file(open.path(aldis_tests::fleet::environment::FILE));
+    Ok(())
+}
+
+async fn gone(process: Running) -> bool {
+    let deadline = Instant::now() + LIMIT;
+    while process.is_alive() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
+}

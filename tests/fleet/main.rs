@@ -1,0 +1,89 @@
+//! `aldis-fleet`: a whole fleet on this machine, and the story that shows what Aldis is for.
+//!
+//! `make fleet-up`, `make fleet-down` and `make demo` call it. Nothing here is part of the product.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "speaks to a terminal"
+)]
+
+mod demo;
+mod down;
+mod foreground;
+mod size;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::size::Size;
+
+/// A fleet of real Kubernetes clusters on this machine, with Aldis over it
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts a fleet and leaves it running
+    Up {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Stops it
+    Down {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Runs a fleet in a folder that `up` has laid out, until it is told to end
+    #[command(hide = true)]
+    Run {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Takes a bad release out of every cluster, then stops one that cannot start
+    Demo {
+        /// Where the fleet of the demo keeps its files
+        #[arg(long, default_value = "target/demo")]
+        folder: PathBuf,
+        #[command(flatten)]
+        size: Size,
+    },
+}
+
+#[derive(clap::Args)]
+struct At {
+    /// Where the fleet keeps its files
+    #[arg(long, default_value = "target/fleet")]
+    folder: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match begin(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match command {
+        Command::Up { at, size } => runtime.block_on(up::up(&at.folder, &size)),
+        Command::Down { at } => runtime.block_on(down::down(&at.folder)),
+        Command::Run { at, size } => runtime.block_on(foreground::run(&at.folder, &size)),
+        Command::Demo { folder, size } => runtime.block_on(demo::tell(&folder, &size)),
+    }
+}

@@ -1,0 +1,89 @@
+//! `up`: starts a fleet in a process of its own, and comes back when it can be used.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use aldis_tests::fleet::environment;
+use aldis_tests::fleet::folder::Folder;
+use anyhow::{Context, bail};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::down;
+use crate::foreground::NAME;
+use crate::size::Size;
+
+/// Between two looks at what has come up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Starts one, unless one runs in that folder.
+pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
+    if down::runner(folder).is_some() {
+        println!(
+            "the fleet in {} is up already; `make fleet-down` stops it",
+            folder.display()
+        );
+        return Ok(());
+    }
+    down::sweep(folder)?;
+    size.check()?;
+    let begun = Instant::now();
+    println!("starting {} and Aldis over them, some 20 s", size.about());
+    let folder = Folder::make(folder)?;
+    let mut child = spawn(&folder, size)?;
+    tokio::select! {
+        up = until_up(&folder, &mut child) => up?,
+        _ = tokio::signal::ctrl_c() => {
+            down::down(folder.root()).await?;
+            bail!("interrupted; what was started is stopped");
+        }
+    }
+    println!("up after {:.0} s", begun.elapsed().as_secs_f64());
+    println!(
+        "\nIn your shell:   . {}",
+        folder.path(environment::FILE).display()
+    );
+    println!("Then:            aldis agents list; kubectl config get-contexts");
+    println!("To stop it:      make fleet-down");
+    Ok(())
+}
+
+/// In a session of its own, so that it outlives the terminal.
+fn spawn(folder: &Folder, size: &Size) -> anyhow::Result<Child> {
+    let log = File::create(folder.log(NAME)).context("make the fleet's log")?;
+    let me = std::env::current_exe().context("find this program")?;
+    Command::new("setsid")
+        .arg(me)
+        .arg("run")
+        .arg("--folder")
+        .arg(folder.root())
+        .args(size.arguments())
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone().context("share the fleet's log")?)
+        .stderr(log)
+        .spawn()
+        .context("start the fleet\n\nhint: `setsid` is of the package util-linux")
+}
+
+/// Shows what comes up as it does.
+async fn until_up(folder: &Folder, child: &mut Child) -> anyhow::Result<()> {
+    let mut shown = 0;
+    loop {
+        let up = folder.path(environment::FILE).exists();
+        let ended = child.try_wait().context("look at the fleet")?;
+        let log = std::fs::read_to_string(folder.log(NAME)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        if let Some(status) = ended {
+            bail!("the fleet ended ({status}):\n{}", folder.last_words(NAME));
+        }
+        for line in lines.iter().skip(shown) {
+            println!("  {line}");
+        }
+        shown = lines.len();
+        if up {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
