@@ -1,8 +1,16 @@
 //! The whole of Aldis on real API servers. One fleet for all tests of this program; each test works in
 //! namespaces of its own.
 
+mod agents;
 mod clusters;
+mod deployments;
+mod leaders;
+mod rollbacks;
+mod runbooks;
+mod stage;
 
+use aldis_tests::fleet::system::programs::Source;
+use aldis_tests::fleet::system::{self, Store, Times};
 use aldis_tests::fleet::{Fleet, Options};
 use tokio::sync::OnceCell;
 
@@ -13,7 +21,15 @@ async fn fleet() -> &'static Fleet {
     FLEET
         .get_or_init(|| async {
             let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e-fleet");
-            Fleet::start(&folder, Options::default())
+            let options = Options {
+                system: Some(system::Options {
+                    source: Source::BuiltWithCrashPoints,
+                    store: Store::Etcd,
+                    times: Times::Short,
+                }),
+                ..Options::default()
+            };
+            Fleet::start(&folder, options)
                 .await
                 .unwrap_or_else(|error| panic!("start the fleet: {error:?}"))
         })

@@ -1,0 +1,256 @@
+//! What every story needs: an application in a namespace of its own on every cluster, commands as a person types
+//! them, and two readers that know nothing of each other: Aldis for what it says, the clusters for what is.
+//!
+//! Stories that break something for everybody (a leader, a store, a link) have the fleet alone; the others share it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aldis_core::ids::TargetName;
+use aldis_core::job::TargetState;
+use aldis_core::view::{JobView, PlanView};
+use aldis_tests::fleet::Fleet;
+use aldis_tests::fleet::application::Application;
+use aldis_tests::fleet::reader::Seen;
+use aldis_tests::fleet::ready::eventually;
+use aldis_tests::fleet::system::System;
+use aldis_tests::fleet::system::command_line::Said;
+use anyhow::{Context, ensure};
+use futures::future::try_join_all;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::fleet;
+
+/// Every cluster, in order.
+pub(crate) const ALL: [&str; 4] = [
+    "eu-west/prod-1",
+    "eu-west/prod-2",
+    "us-east/prod-1",
+    "us-east/prod-2",
+];
+
+/// For anything that should happen soon, on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The Deployment of every story.
+pub(crate) const SERVICE: &str = "checkout";
+
+static FLEET_IS_WHOLE: RwLock<()> = RwLock::const_new(());
+
+/// One story's place.
+pub(crate) struct Stage {
+    pub(crate) fleet: &'static Fleet,
+    pub(crate) namespace: String,
+    _turn: Turn,
+}
+
+enum Turn {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+}
+
+impl Stage {
+    /// Shares the fleet with other stories.
+    pub(crate) async fn shared(namespace: &str) -> Self {
+        let fleet = fleet().await;
+        let turn = Turn::Shared {
+            _guard: FLEET_IS_WHOLE.read().await,
+        };
+        Self::new(fleet, namespace, turn).await
+    }
+
+    /// Has the fleet alone, and finds it whole.
+    pub(crate) async fn alone(namespace: &str) -> Self {
+        let fleet = fleet().await;
+        let turn = Turn::Alone {
+            _guard: FLEET_IS_WHOLE.write().await,
+        };
+        Self::new(fleet, namespace, turn).await
+    }
+
+    async fn new(fleet: &'static Fleet, namespace: &str, turn: Turn) -> Self {
+        let stage = Self {
+            fleet,
+            namespace: namespace.to_owned(),
+            _turn: turn,
+        };
+        stage
+            .system()
+            .until_live()
+            .await
+            .expect("the story before left the fleet whole");
+        stage
+    }
+
+    pub(crate) fn system(&self) -> &'static System {
+        self.fleet.system().expect("this fleet has Aldis over it")
+    }
+
+    /// An application of this story.
+    pub(crate) fn application(&self, releases: &[&str]) -> Application {
+        Application::new(&self.namespace, SERVICE, releases.iter().copied())
+    }
+
+    /// Releases it on every cluster.
+    pub(crate) async fn release(&self, releases: &[&str]) -> anyhow::Result<()> {
+        self.release_as(&self.application(releases)).await
+    }
+
+    /// Releases an application on every cluster.
+    pub(crate) async fn release_as(&self, app: &Application) -> anyhow::Result<()> {
+        try_join_all(ALL.map(|target| self.release_on(target, app))).await?;
+        Ok(())
+    }
+
+    /// Releases an application on one cluster.
+    pub(crate) async fn release_on(&self, target: &str, app: &Application) -> anyhow::Result<()> {
+        let client = self.fleet.cluster(target)?.client();
+        app.release(&client)
+            .await
+            .with_context(|| format!("release on {target}"))
+    }
+
+    /// What is on one cluster.
+    pub(crate) async fn seen(&self, target: &str) -> anyhow::Result<Seen> {
+        Seen::read(
+            &self.fleet.cluster(target)?.client(),
+            &self.namespace,
+            SERVICE,
+        )
+        .await
+    }
+
+    /// What is on every cluster.
+    pub(crate) async fn seen_everywhere(&self) -> anyhow::Result<BTreeMap<&'static str, Seen>> {
+        let all = ALL.map(|target| async move { anyhow::Ok((target, self.seen(target).await?)) });
+        Ok(try_join_all(all).await?.into_iter().collect())
+    }
+
+    /// The first image on every cluster.
+    pub(crate) async fn images(&self) -> anyhow::Result<Vec<String>> {
+        let seen = self.seen_everywhere().await?;
+        Ok(seen.values().map(|seen| seen.images.join(" ")).collect())
+    }
+
+    /// How often what is wanted was changed on every cluster since then, as Kubernetes counts it.
+    pub(crate) async fn changes_since(
+        &self,
+        before: &BTreeMap<&'static str, Seen>,
+    ) -> anyhow::Result<Vec<i64>> {
+        let after = self.seen_everywhere().await?;
+        Ok(after
+            .iter()
+            .map(|(target, seen)| seen.generation - before[target].generation)
+            .collect())
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn aldis(&self, words: &[&str]) -> anyhow::Result<Said> {
+        self.system().command_line().run(words).await
+    }
+
+    /// Writes a runbook of this story.
+    pub(crate) fn file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        self.fleet.folder().write(
+            PathBuf::from("runbooks").join(&self.namespace).join(name),
+            text,
+        )
+    }
+
+    /// `aldis plan`, its view.
+    pub(crate) async fn plan(&self, words: &[&str]) -> anyhow::Result<PlanView> {
+        self.aldis(&[&["plan", "-o", "json"], words].concat())
+            .await?
+            .json()
+    }
+
+    /// `aldis submit` without following; the job.
+    pub(crate) async fn submit(&self, words: &[&str]) -> anyhow::Result<String> {
+        let said = self
+            .aldis(&[&["submit", "--yes", "--detach", "-o", "name"], words].concat())
+            .await?;
+        Ok(said.ended(0)?.out.trim().to_owned())
+    }
+
+    /// `aldis status`.
+    pub(crate) async fn view(&self, job: &str) -> anyhow::Result<JobView> {
+        self.aldis(&["status", job, "-o", "json"]).await?.json()
+    }
+
+    /// Asks for the status until it is as wanted.
+    pub(crate) async fn until(
+        &self,
+        job: &str,
+        what: &str,
+        wanted: impl Fn(&JobView) -> bool,
+    ) -> anyhow::Result<JobView> {
+        eventually(PATIENCE, format!("job {job}: {what}"), || async {
+            let view = self.view(job).await?;
+            ensure!(wanted(&view), "{}", standing(&view));
+            Ok(view)
+        })
+        .await
+    }
+
+    /// Follows a job to its end; the exit code, and the view then.
+    pub(crate) async fn ended(&self, job: &str) -> anyhow::Result<(i32, JobView)> {
+        let watch = self
+            .aldis(&[
+                "watch",
+                job,
+                "--progress",
+                "quiet",
+                "-o",
+                "json",
+                "--timeout",
+                "3m",
+            ])
+            .await?;
+        ensure!(
+            watch.code != 7,
+            "the job does not end: {}",
+            standing(&self.view(job).await?)
+        );
+        Ok((watch.code, watch.json()?))
+    }
+
+    /// `aldis submit`, followed to its end.
+    pub(crate) async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, JobView)> {
+        let job = self.submit(words).await?;
+        self.ended(&job).await
+    }
+}
+
+/// Name of a target.
+pub(crate) fn name(target: &str) -> TargetName {
+    target.parse().expect("tests name targets rightly")
+}
+
+/// Where one target stands.
+pub(crate) fn state<'a>(view: &'a JobView, target: &str) -> &'a TargetState {
+    &view.targets[&name(target)].state
+}
+
+/// Where a job stands, for people.
+pub(crate) fn standing(view: &JobView) -> String {
+    let waiting: Vec<&str> = view
+        .waiting
+        .iter()
+        .map(|waiting| waiting.text.as_str())
+        .collect();
+    let targets: Vec<String> = view
+        .targets
+        .iter()
+        .map(|(name, target)| format!("{name}: {:?} {:?}", target.state, target.failure))
+        .collect();
+    format!(
+        "{:?}; waits for {waiting:?}\n{}",
+        view.header.state,
+        targets.join("\n")
+    )
+}
