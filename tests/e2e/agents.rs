@@ -199,9 +199,10 @@ async fn what_somebody_covered_while_it_was_away_is_unknown_until_an_operator_sa
     assert!(waits.contains("aldis resolve"), "{waits}");
     let status = stage.aldis(&["status", &job]).await.unwrap();
     assert!(status.out.contains("unknown"), "{status}");
+    let seen = stage.seen(TARGET).await.unwrap();
     assert_eq!(
-        stage.seen(TARGET).await.unwrap(),
-        covered,
+        (seen.generation, seen.images),
+        (covered.generation, covered.images),
         "never run again blindly"
     );
 

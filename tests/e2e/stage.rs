@@ -12,12 +12,15 @@ use aldis_core::job::TargetState;
 use aldis_core::view::{JobView, PlanView};
 use aldis_tests::fleet::Fleet;
 use aldis_tests::fleet::application::Application;
+use aldis_tests::fleet::process::Process;
 use aldis_tests::fleet::reader::Seen;
 use aldis_tests::fleet::ready::eventually;
 use aldis_tests::fleet::system::System;
 use aldis_tests::fleet::system::command_line::Said;
+use aldis_tests::proxy::Fault;
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
+use rustix::process::Signal;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::fleet;
@@ -71,6 +74,31 @@ impl Stage {
             _guard: FLEET_IS_WHOLE.write().await,
         };
         Self::new(fleet, namespace, turn).await
+    }
+
+    /// Takes back everything that a story may have broken, also one that failed half way.
+    fn heal(&self) {
+        let system = self.system();
+        for agent in system.agents() {
+            agent.links().iter().for_each(|link| link.set(Fault::Pass));
+            self.heal_process(agent.process());
+        }
+        for replica in system.plane().replicas() {
+            if let Some(link) = replica.to_store() {
+                link.set(Fault::Pass);
+            }
+            self.heal_process(replica.process());
+        }
+    }
+
+    fn heal_process(&self, process: &Process) {
+        self.system().programs().disarm(process.name());
+        let _ = std::fs::remove_file(self.fleet.folder().path(format!("down/{}", process.name())));
+        // It may run, or be on its way up.
+        let _ = process.signal(Signal::CONT);
+        if process.is_down() {
+            let _ = process.start_again();
+        }
     }
 
     async fn new(fleet: &'static Fleet, namespace: &str, turn: Turn) -> Self {
@@ -197,25 +225,13 @@ impl Stage {
         .await
     }
 
-    /// Follows a job to its end; the exit code, and the view then.
+    /// Follows a job until it has ended, also over rests that wait for somebody; the exit code, and the view then.
     pub(crate) async fn ended(&self, job: &str) -> anyhow::Result<(i32, JobView)> {
-        let watch = self
-            .aldis(&[
-                "watch",
-                job,
-                "--progress",
-                "quiet",
-                "-o",
-                "json",
-                "--timeout",
-                "3m",
-            ])
+        self.until(job, "it ends", |view| view.header.state.is_ended())
             .await?;
-        ensure!(
-            watch.code != 7,
-            "the job does not end: {}",
-            standing(&self.view(job).await?)
-        );
+        let watch = self
+            .aldis(&["watch", job, "--progress", "quiet", "-o", "json"])
+            .await?;
         Ok((watch.code, watch.json()?))
     }
 
@@ -223,6 +239,14 @@ impl Stage {
     pub(crate) async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, JobView)> {
         let job = self.submit(words).await?;
         self.ended(&job).await
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Turn::Alone { .. } = self._turn {
+            self.heal();
+        }
     }
 }
 

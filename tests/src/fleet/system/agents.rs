@@ -71,6 +71,17 @@ impl Agent {
         })
     }
 
+    /// Starts another process with its identity and a journal of its own, as a cloned machine would.
+    pub fn start_twin(&self, folder: &Folder, programs: &Programs) -> anyhow::Result<Process> {
+        let config = self.files.join("agent.yaml");
+        let text =
+            std::fs::read_to_string(&config)?.replace("\"data\": \"data\"", "\"data\": \"twin\"");
+        let twin = self.files.join("twin.yaml");
+        std::fs::write(&twin, text)?;
+        let name = format!("{}-twin", self.process.name());
+        Process::start(folder, programs.service(&name, "aldis-agent", &twin))
+    }
+
     /// Its cluster.
     pub fn target(&self) -> &TargetName {
         &self.target

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aldis_proto::v1::WhoamiRequest;
 use aldis_proto::v1::fleet_service_client::FleetServiceClient;
+use anyhow::Context;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::pki::{Authority, Request};
@@ -26,7 +27,10 @@ pub(super) async fn connect(
     let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?
         .connect_timeout(PATIENCE)
         .timeout(PATIENCE);
-    Ok(endpoint.tls_config(tls)?.connect().await?)
+    // The endpoint's own limit covers the connection and not the handshake, which a frozen replica never ends.
+    let endpoint = endpoint.tls_config(tls)?;
+    let connecting = tokio::time::timeout(PATIENCE, endpoint.connect());
+    Ok(connecting.await.context("no handshake in time")??)
 }
 
 /// Who leads, by this replica's word; empty when it knows of nobody.

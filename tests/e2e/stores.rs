@@ -1,0 +1,115 @@
+//! etcd comes back from an old snapshot: the store went back in time, and what agents know is ahead of it.
+
+use aldis_tests::fleet::etcd::Restore;
+use aldis_tests::fleet::ready::eventually;
+use aldis_tests::practice::rests;
+use anyhow::ensure;
+
+use crate::stage::{PATIENCE, Stage};
+
+const OLD: &str = "shop/checkout:v1";
+
+#[tokio::test]
+async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_nothing_runs_twice()
+{
+    for (how, namespace) in [
+        (Restore::AsItWas, "restored"),
+        (Restore::WithRevisionsBumped, "restored-bumped"),
+    ] {
+        let stage = Stage::alone(namespace).await;
+        stage.release(&[OLD]).await.unwrap();
+        let etcd = stage.system().plane().store().unwrap();
+        let snapshot = etcd.snapshot(&format!("{namespace}.db")).await.unwrap();
+        let in_namespace = format!("namespace={namespace}");
+        let deploy = |image: &'static str| {
+            [
+                "deploy-image",
+                "-p",
+                "service=checkout",
+                "-p",
+                in_namespace.as_str(),
+                "-p",
+                image,
+            ]
+        };
+        let (code, _) = stage.run(&deploy("image=shop/checkout:v2")).await.unwrap();
+        assert_eq!(code, 0);
+        let before = stage.seen_everywhere().await.unwrap();
+
+        etcd.restore(&snapshot, how).await.unwrap();
+        eventually(PATIENCE, "dispatch stops and says why", || async {
+            let said = stage.aldis(&["agents", "list"]).await?;
+            ensure!(
+                said.out.contains("held") || said.out.contains("back in time"),
+                "{said}"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+        // Planned or not, nothing of it is begun.
+        let plan = stage
+            .aldis(
+                &[
+                    &["submit", "--yes", "--detach", "-o", "name"],
+                    &deploy("image=shop/checkout:v3")[..],
+                ]
+                .concat(),
+            )
+            .await
+            .unwrap();
+        let replicas = stage.system().plane().replicas();
+        for replica in replicas {
+            replica.process().stop();
+            replica.process().start_again().unwrap();
+        }
+        stage.system().plane().leader().await.unwrap();
+        assert_eq!(
+            stage.changes_since(&before).await.unwrap(),
+            [0; 4],
+            "{plan}"
+        );
+
+        let config = stage.system().plane().files().join("cp-1.yaml");
+        let raised =
+            tokio::process::Command::new(stage.system().programs().path("aldis-control-plane"))
+                .args([
+                    "raise-incarnation",
+                    "--reason",
+                    "restored from a snapshot",
+                    "--config",
+                ])
+                .arg(config)
+                .output()
+                .await
+                .unwrap();
+        assert!(
+            raised.status.success(),
+            "{}",
+            String::from_utf8_lossy(&raised.stderr)
+        );
+        stage.system().until_live().await.unwrap();
+        let mut orphans = 0;
+        for target in crate::stage::ALL {
+            let shown: serde_json::Value = stage
+                .aldis(&["agents", "show", target, "-o", "json"])
+                .await
+                .unwrap()
+                .json()
+                .unwrap();
+            orphans += shown["orphans"].as_array().map_or(0, Vec::len);
+        }
+        assert!(
+            orphans >= 4,
+            "each agent's attempt of the lost job is listed: {orphans}"
+        );
+        assert_eq!(
+            stage.changes_since(&before).await.unwrap(),
+            [0; 4],
+            "nothing ran twice"
+        );
+        let (code, view) = stage.run(&deploy("image=shop/checkout:v4")).await.unwrap();
+        assert_eq!((code, rests(&view)), (0, vec!["changed"; 4]));
+        assert_eq!(stage.changes_since(&before).await.unwrap(), [1; 4]);
+    }
+}
