@@ -73,6 +73,11 @@ impl Diagnostics {
         self.found.is_empty()
     }
 
+    /// What stands in the file at these bytes.
+    pub(crate) fn written(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+
     /// Adds one. The place is worked out from the span.
     pub(crate) fn push(&mut self, finding: Finding) {
         let span = within(&self.text, finding.span);

@@ -9,6 +9,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::names::Names;
+
 /// The longest expression that is accepted, in bytes. Ours are below 100.
 pub const MAX_LENGTH: usize = 4096;
 
@@ -71,6 +73,8 @@ impl Scope {
 #[derive(Debug)]
 pub struct Expression {
     text: String,
+    /// Where it begins in the text that it stands in; 0 for a bare one.
+    at: usize,
     program: cel::Program,
 }
 
@@ -83,8 +87,19 @@ impl Expression {
         let program = cel::Program::compile(text).map_err(|errors| syntax(&errors))?;
         Ok(Self {
             text: text.to_owned(),
+            at: 0,
             program,
         })
+    }
+
+    /// Where it begins in the text that it stands in, in bytes.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The names it uses, each with its place.
+    pub(super) fn names(&self) -> Names {
+        Names::of(&self.text, &self.program)
     }
 
     /// The names at the root of its references, sorted: `steps` for `steps.a.outputs.b`.
@@ -136,8 +151,22 @@ impl fmt::Display for Expression {
 fn syntax(errors: &cel::ParseErrors) -> Error {
     let first = errors.errors.first();
     let column = first.map_or(1, |error| usize::try_from(error.pos.1).unwrap_or(1));
-    let message = first.map_or_else(|| errors.to_string(), |error| error.msg.clone());
+    let message = first.map_or_else(|| errors.to_string(), |error| plain(&error.msg));
     Error::Syntax { column, message }
+}
+
+/// The reader's words without its grammar, which says nothing to whoever writes a runbook.
+fn plain(message: &str) -> String {
+    let message = message.trim_start_matches("Syntax error: ");
+    let message = message.split(" expecting ").next().unwrap_or(message);
+    let found = message
+        .strip_prefix("mismatched input ")
+        .or_else(|| message.strip_prefix("extraneous input "));
+    match found {
+        Some("'<EOF>'") => "something is missing at its end".to_owned(),
+        Some(found) => format!("{found} is not expected there"),
+        None => message.to_owned(),
+    }
 }
 
 /// JSON as CEL sees it: integers enter as `int`, since a `uint` times an `int` fails at run time.
@@ -247,8 +276,12 @@ fn pieces(text: &str) -> Result<Vec<Piece>, Error> {
         if !literal.is_empty() {
             pieces.push(Piece::Text(std::mem::take(&mut literal)));
         }
-        let expression = text[dollar + 2..end].trim();
-        pieces.push(Piece::Expression(Expression::parse(expression)?));
+        let inside = &text[dollar + 2..end];
+        let expression = Expression {
+            at: dollar + 2 + (inside.len() - inside.trim_start().len()),
+            ..Expression::parse(inside.trim())?
+        };
+        pieces.push(Piece::Expression(expression));
         at = end + 1;
     }
     literal.push_str(&text[at..]);
@@ -391,5 +424,8 @@ mod tests {
             matches!(error, Error::Syntax { column, .. } if column >= 12),
             "{error:?}"
         );
+        assert_eq!(error.to_string(), "something is missing at its end");
+        let error = Expression::parse("params.port > > 1").unwrap_err();
+        assert_eq!(error.to_string(), "'>' is not expected there");
     }
 }

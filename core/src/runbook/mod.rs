@@ -8,6 +8,7 @@ pub mod expression;
 mod fields;
 mod lint;
 pub mod load;
+mod names;
 pub mod params;
 pub mod published;
 mod shape;

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`steps`] | ids, what a part may do, retries, undo |
 //! | [`inputs`] | `with` against the catalogue |
+//! | [`expressions`] | the names in conditions and `${ }` against steps, outputs and parameters |
 //! | [`rollout`] | waves, soaks, policies |
 //! | [`schema`] | `params` as a JSON Schema |
 //!
 //! The rules walk the tree of the file and pass over whatever [`super::shape`] refused already, so
 //! that one mistake is one finding and none hides another.
 
+mod expressions;
 mod inputs;
 mod rollout;
 mod schema;
@@ -87,6 +89,7 @@ pub(super) fn check(tree: &Node, catalogue: Catalogue, found: &mut Diagnostics) 
     };
     steps::check(&subject, found);
     inputs::check(&subject, found);
+    expressions::check(&subject, found);
     rollout::check(&subject, found);
     schema::check(&subject, found);
 }
