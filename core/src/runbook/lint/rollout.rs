@@ -72,7 +72,9 @@ fn reach_everybody(spec: &Node, waves: &[Node], found: &mut Diagnostics) {
             let message = "the waves before this one take every target that it could take";
             found.push(Finding::new(Code::NoEffect, of_key(wave, "pick"), message));
         }
-        share = share.max(percent.unwrap_or(0));
+        if !is_bounded(pick, most) {
+            share = share.max(percent.unwrap_or(0));
+        }
         complete |= takes_all(pick, most);
     }
     if !complete {
@@ -86,13 +88,18 @@ fn reach_everybody(spec: &Node, waves: &[Node], found: &mut Diagnostics) {
 
 /// Whether a wave takes all that are left, however many there are.
 fn takes_all(pick: &Node, most: Option<i64>) -> bool {
+    let share = number(pick, "percent").is_none_or(|percent| percent >= 100);
+    share && !is_bounded(pick, most)
+}
+
+/// Whether a wave may take less than its share.
+fn is_bounded(pick: &Node, most: Option<i64>) -> bool {
     let bound_by = |name| match (number(pick, name), most) {
         (Some(bound), Some(most)) => bound < most,
         (Some(_), None) => true,
         (None, _) => false,
     };
-    let share = number(pick, "percent").is_none_or(|percent| percent >= 100);
-    share && pick.field("perRegion").is_none() && !bound_by("max") && !bound_by("count")
+    pick.field("perRegion").is_some() || bound_by("max") || bound_by("count")
 }
 
 fn can_pass(subject: &Subject<'_>, soak: &Node, found: &mut Diagnostics) {
