@@ -218,7 +218,7 @@ pub(crate) static TARGETS: Shape = Shape {
             "A target whose agent is away counts as failed, is left out and named, or runs when its agent returns.",
         ),
     ],
-    later: &[],
+    later: &["deferFor"],
 };
 
 pub(crate) static SELECTOR: Shape = Shape {
@@ -456,9 +456,9 @@ pub(crate) static UNDO: Shape = Shape {
 };
 
 /// Every kind of mapping, outermost first.
-pub(crate) static ALL: [&Shape; 12] = [
+pub(crate) static ALL: [&Shape; 13] = [
     &RUNBOOK, &METADATA, &SPEC, &TARGETS, &SELECTOR, &ROLLOUT, &WAVE, &PICK, &SOAK, &STEP, &RETRY,
-    &UNDO,
+    &BARRIER, &UNDO,
 ];
 
 impl Shape {

@@ -13,6 +13,8 @@ pub mod params;
 pub mod published;
 mod shape;
 mod tree;
+#[cfg(test)]
+mod unsupported;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
