@@ -12,7 +12,7 @@ use crate::exit::Exit;
 pub(super) fn error(status: &Status) -> Error {
     let text = |key: &str| {
         let value = status.metadata().get(key)?.to_str().ok()?;
-        Some(value.to_owned()).filter(|value| !value.is_empty())
+        Some(decoded(value)).filter(|value| !value.is_empty())
     };
     let said = text("aldis-exit").and_then(|code| code.parse().ok());
     let exit = said
@@ -31,6 +31,28 @@ pub(super) fn error(status: &Status) -> Error {
     error.hint = text("aldis-hint").or_else(|| hint(status.code()).map(str::to_owned));
     error.request = text("aldis-request");
     error
+}
+
+/// Metadata is ASCII: a server of ours writes other bytes, and `%`, as `%XX`. Anything else stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = after.get(..2);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(b'%');
+                rest = after;
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 fn by_code(code: Code) -> Exit {
@@ -127,6 +149,21 @@ mod tests {
         assert_eq!(error.details, ["error[AL0005]: …"]);
         assert_eq!(error.hint.as_deref(), Some("see `aldis runbook validate`"));
         assert_eq!(error.request.as_deref(), Some("8f3a"));
+    }
+
+    #[test]
+    fn a_way_forward_is_read_as_it_was_meant() {
+        for (sent, meant) in [
+            ("100%25 sure%0A%C3%A4", "100% sure\nä"),
+            ("accept 25% of them", "accept 25% of them"),
+            ("%", "%"),
+        ] {
+            let mut status = status(Code::FailedPrecondition, "13");
+            status
+                .metadata_mut()
+                .insert("aldis-hint", sent.parse().unwrap());
+            assert_eq!(error(&status).hint.as_deref(), Some(meant), "{sent}");
+        }
     }
 
     #[test]
