@@ -95,11 +95,11 @@ impl Services {
         let all = self.runbooks().await?;
         let found = all.iter().rfind(|(loaded, _)| fits(loaded)).cloned();
         found.ok_or_else(|| {
-            let mut names: Vec<&str> = all
+            let names: Vec<String> = all
                 .iter()
-                .map(|(loaded, _)| loaded.runbook.metadata.name.as_str())
+                .map(|(loaded, _)| place(loaded))
+                .map(|(name, version)| format!("{name}@{version}"))
                 .collect();
-            names.dedup();
             Error::not_found(format!("there is no runbook `{wanted}`")).hint(format!(
                 "there are: {}; a file is named by its path",
                 names.join(", ")

@@ -3,6 +3,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `planning.rs` | what would this runbook do, everywhere |
+//! | `selection.rs` | whom a plan is for |
 //! | `submission.rs` | make a job of that plan, once; cancel, pause, resume, resolve it |
 //! | `listing.rs` | how do plans and jobs stand |
 //! | `linked.rs` | plan another job over what a job left behind |
@@ -18,6 +19,7 @@ mod linked;
 mod listing;
 mod planning;
 mod prefix;
+mod selection;
 mod submission;
 
 use std::sync::Arc;

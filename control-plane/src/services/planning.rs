@@ -176,38 +176,6 @@ impl Services {
         })
     }
 
-    fn select(&self, wanted: &Wanted, runbook: &Runbook) -> Result<Vec<AgentFacts>, Error> {
-        let fleet = self.0.agents.fleet();
-        let known: BTreeSet<&TargetName> = fleet.iter().map(|facts| &facts.fleet.target).collect();
-        let unknown: Vec<String> = wanted
-            .targets
-            .iter()
-            .filter(|t| !known.contains(t))
-            .map(ToString::to_string)
-            .collect();
-        if !unknown.is_empty() {
-            return Err(Error::not_found(format!(
-                "no agent ever registered for {}",
-                unknown.join(", ")
-            ))
-            .hint("see `aldis agents list`"));
-        }
-        let select = &runbook.spec.targets.select.match_labels;
-        let mut selected = self.agents(select, "");
-        let of_runbook = selected.len();
-        selected.retain(|facts| {
-            let labels = super::fleet::labels(&facts.fleet);
-            let named = wanted.targets.is_empty() || wanted.targets.contains(&facts.fleet.target);
-            named
-                && wanted
-                    .selector
-                    .iter()
-                    .all(|(key, value)| labels.get(key) == Some(value))
-        });
-        bounds(runbook, selected.len(), of_runbook)?;
-        Ok(selected)
-    }
-
     async fn ask_all(
         &self,
         asked: Vec<(&AgentFacts, Question)>,
@@ -254,7 +222,7 @@ impl Services {
             warnings: vec![],
             left: None,
         };
-        let look = format!("aldis agents show {target}");
+        let look = format!("`aldis agents show {target}` shows what is known of it");
         match &facts.presence {
             Presence::Contested { why } | Presence::Held { why } => {
                 return without(refused(why.clone(), look));
@@ -407,35 +375,6 @@ fn check_params(runbook: &Runbook, given: &Value) -> Result<Value, Error> {
             "give each as `-p NAME=VALUE`; `aldis runbook show {name}` lists them"
         ))
     })
-}
-
-fn bounds(runbook: &Runbook, selected: usize, of_runbook: usize) -> Result<(), Error> {
-    let targets = &runbook.spec.targets;
-    let labels = &targets.select.match_labels;
-    let labels: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    if selected == 0 {
-        return Err(Error::refused(format!(
-            "no target is selected: {of_runbook} have the runbook's labels ({}), none of them what you asked for",
-            labels.join(", ")
-        ))
-        .hint("see `aldis agents list` for labels"));
-    }
-    let count = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
-    if let Some(min) = targets.min.filter(|min| selected < count(*min)) {
-        return Err(Error::refused(format!(
-            "{selected} targets are selected, and the runbook's `targets.min` is {min}"
-        )));
-    }
-    if let Some(max) = targets.max.filter(|max| selected > count(*max)) {
-        return Err(Error::refused(format!(
-            "{selected} targets are selected, and the runbook's `targets.max` is {max}"
-        ))
-        .hint("narrow them with `-l` or `--target`"));
-    }
-    Ok(())
 }
 
 fn refused(why: String, command: String) -> Disposition {
