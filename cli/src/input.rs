@@ -90,6 +90,7 @@ pub fn read(file: &str) -> Result<String, Error> {
             _ => error.to_string(),
         };
         Error::usage(format!("cannot read runbook `{file}`: {why}"))
+            .hint("a name without `/` and `.yaml` is one of `aldis runbook list`")
     };
     let mut text = String::new();
     std::fs::File::open(file)
@@ -152,18 +153,22 @@ fn typed(schema: Option<&Value>, key: &str, text: &str) -> Value {
 
 fn params_of(file: &PathBuf) -> Result<Map<String, Value>, Error> {
     let shown = file.display();
+    let hint = "write each as `NAME: VALUE` on a line of its own";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Error::usage(format!("cannot read parameters `{shown}`: {error}")))?;
     let value: Value = serde_saphyr::from_str(&text).map_err(|error| {
-        Error::new(Exit::Usage, format!("parameters `{shown}` are no YAML"))
-            .details(error.to_string().lines().map(str::to_owned).collect())
+        let drawn = error.to_string().replace("<input>", &shown.to_string());
+        Error::usage(format!("parameters `{shown}` are no YAML"))
+            .details(drawn.lines().map(str::to_owned).collect())
+            .hint(hint)
     })?;
     match value {
         Value::Object(params) => Ok(params),
         Value::Null => Ok(Map::new()),
         _ => Err(Error::usage(format!(
             "parameters `{shown}` must be a mapping of names to values"
-        ))),
+        ))
+        .hint(hint)),
     }
 }
 

@@ -161,7 +161,10 @@ where
 fn allowed(parts: &Parts, call: &Call) -> Result<(), Failure> {
     let namespace = call.with.get("namespace").and_then(Value::as_str);
     let checked = parts.policy.check(call.action.name(), namespace);
-    checked.map_err(|refusal| Failure::new("policy", refusal.to_string()))
+    checked.map_err(|refusal| {
+        Failure::new("policy", refusal.to_string())
+            .with_hint("that file is its operators' to change; or leave the target out with `--target` or `-l`")
+    })
 }
 
 fn step_named(id: &StepId) -> String {

@@ -130,7 +130,7 @@ impl Plan<'_> {
         let writes = step.uses.effect() != Effect::Read;
         if writes {
             self.owners(step, &plan);
-            self.undo(step, &mut plan);
+            Self::undo(step, &mut plan);
             self.unchanged.push(if plan.changes {
                 None
             } else {
@@ -161,6 +161,8 @@ impl Plan<'_> {
             Ok(false) => {
                 let says = step.message.clone();
                 let says = says.unwrap_or_else(|| format!("`{require}` does not hold"));
+                // Facts follow behind it.
+                let says = says.trim_end_matches('.').to_owned();
                 let outputs = self.outputs.get(step.id.as_str());
                 let seen = outputs.map(|outputs| format!("outputs: {outputs}"));
                 let failure =
@@ -171,36 +173,32 @@ impl Plan<'_> {
         }
     }
 
-    /// Somebody else who would put our change back.
+    /// Somebody else who would put our change back. That they do is a fact of the part and shown from there; here it is
+    /// only judged.
     fn owners(&mut self, step: &Step, plan: &StepPlan) {
-        if !plan.changes {
+        if !plan.changes || self.planning.body.spec.owner == Owner::Proceed {
             return;
         }
-        let reverting = plan.owners.iter().filter(|owner| owner.would_revert);
-        for owner in reverting {
-            let object = plan
-                .object
-                .as_ref()
-                .map_or_else(|| "the object".to_owned(), ToString::to_string);
-            let says = format!(
-                "{object} is owned by {} {}, which would put the change back ({})",
-                owner.system, owner.name, owner.evidence
-            );
-            match self.planning.body.spec.owner {
-                Owner::Proceed => self.warnings.push(says),
-                Owner::Refuse => self.refused = self.refused.take().or_else(|| {
-                    let hint = format!(
-                        "change it where {} takes it from, or say `owner: proceed` in the runbook",
-                        owner.system
-                    );
-                    Some(at_step(step, Failure::new("owner", says).with_hint(hint)))
-                }),
-            }
-        }
+        let Some(owner) = plan.owners.iter().find(|owner| owner.would_revert) else {
+            return;
+        };
+        let object = plan
+            .object
+            .as_ref()
+            .map_or_else(|| "the object".to_owned(), ToString::to_string);
+        let says = format!(
+            "{object} is owned by {} {}, which would put the change back ({})",
+            owner.system, owner.name, owner.evidence
+        );
+        let hint = format!(
+            "change it where {} takes it from, or say `owner: proceed` in the runbook",
+            owner.system
+        );
+        self.refuse(at_step(step, Failure::new("owner", says).with_hint(hint)));
     }
 
     /// The runbook's word on the undo goes over the action's.
-    fn undo(&mut self, step: &Step, plan: &mut StepPlan) {
+    fn undo(step: &Step, plan: &mut StepPlan) {
         let reason = || {
             step.reason
                 .clone()
@@ -210,14 +208,6 @@ impl Plan<'_> {
             Undo::None => plan.undo = Feasibility::NotNeeded,
             Undo::Never => plan.undo = Feasibility::Impossible { why: reason() },
             Undo::Auto | Undo::Own { .. } => {}
-        }
-        if plan.changes
-            && let Feasibility::Impossible { why } = &plan.undo
-        {
-            self.warnings.push(format!(
-                "{} could not be undone: {why}",
-                step_named(&step.id)
-            ));
         }
     }
 

@@ -2,6 +2,7 @@
 //! told once, then what to know, then what it amounts to.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aldis_core::ids::{TargetName, Timestamp};
 use aldis_core::plan::part::{Basis, DiffLine, Feasibility};
@@ -424,7 +425,9 @@ fn remarks_of(part: &TargetPart) -> Vec<String> {
     for step in &part.steps {
         let object = step.object.as_ref().map(ToString::to_string);
         let object = object.unwrap_or_else(|| step.step.to_string());
-        for owner in &step.owners {
+        // A target that is refused or left alone is not changed, so that nobody could put a change back.
+        let runs = part.disposition == Disposition::Run && step.changes;
+        for owner in step.owners.iter().filter(|_| runs) {
             let then = if owner.would_revert {
                 "and it would put the change back"
             } else {
@@ -523,8 +526,14 @@ fn phase_steps(plan: &Plan) -> Vec<String> {
             };
             lines.push(format!("{part:<10} {}  {}", step.step.id, step.step.uses));
         }
-        if segment.barrier.is_some() {
-            lines.push("── barrier: nobody goes on before all of the wave are here".to_owned());
+        if let Some(barrier) = segment.barrier {
+            let limit = barrier.timeout_ms.map(Duration::from_millis);
+            let limit = limit.map_or(String::new(), |limit| {
+                format!(", for at most {}", span(limit))
+            });
+            lines.push(format!(
+                "── barrier: nobody goes on before all of the wave are here{limit}"
+            ));
         }
     }
     lines
@@ -543,6 +552,8 @@ fn step_lines(step: &StepPlan) -> Vec<Line> {
     }
     let basis = match step.basis {
         Basis::DryRun => "tried by the API server",
+        // Whatever is looked at has an input.
+        Basis::Read if step.with.is_none() => "left out: its `if` does not hold here",
         Basis::Read => "read",
         Basis::Assumed => "depends on earlier steps",
         Basis::NotRead => "could not be read",
