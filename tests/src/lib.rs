@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod etcd;
 pub mod fleet;
+pub mod goldens;
 pub mod pki;
 pub mod plane;
 pub mod practice;

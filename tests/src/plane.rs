@@ -5,9 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use aldis_control_plane::clock::SystemClock;
 use aldis_control_plane::run::{self, Ended};
+use aldis_control_plane::store::embedded::Embedded;
+use aldis_control_plane::store::{Store, keys};
 use anyhow::Context;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -133,6 +137,28 @@ impl Plane {
             ended.push((&mut replica.running).await??);
         }
         ended.first().copied().context("no replica ran")
+    }
+
+    /// The keys in the embedded store, as a crash at this moment would leave it: a copy of its file is opened.
+    pub async fn kept(&self) -> anyhow::Result<Vec<String>> {
+        let live = self.folder.path().join("state.redb");
+        let opened = async {
+            loop {
+                let copy = tempfile::NamedTempFile::new()?;
+                std::fs::copy(&live, copy.path()).context("copy the store")?;
+                // A copy that was made across a write is whole or does not open.
+                if let Ok(store) = Embedded::open(copy.path(), Arc::new(SystemClock)) {
+                    return anyhow::Ok(store.list(keys::ROOT).await?);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let listing = tokio::time::timeout(READY, opened).await;
+        let records = listing.context("open a copy of the store")??.records;
+        Ok(records
+            .iter()
+            .map(|record| record.key.to_string())
+            .collect())
     }
 
     async fn wait_for_leader(&self) -> anyhow::Result<()> {
