@@ -116,6 +116,15 @@ impl Simulated {
 
     /// Adds a Deployment that ran each of `images` in turn and runs the last.
     pub fn create(&self, namespace: &str, name: &str, images: &[&str]) {
+        let templates: Vec<Value> = images
+            .iter()
+            .map(|image| json!({"spec": {"containers": [{"name": name, "image": image}]}}))
+            .collect();
+        self.create_from(namespace, name, &templates);
+    }
+
+    /// The same with whole pod templates.
+    pub fn create_from(&self, namespace: &str, name: &str, templates: &[Value]) {
         let mut deployment = Deployment {
             uid: self.made_up(&["deployment", namespace, name]),
             replicas: 3,
@@ -126,11 +135,8 @@ impl Simulated {
             changed_by: "the practice cluster".to_owned(),
             writes: 0,
         };
-        for image in images {
-            deployment.put(
-                json!({"spec": {"containers": [{"name": name, "image": image}]}}),
-                "the practice cluster",
-            );
+        for template in templates {
+            deployment.put(template.clone(), "the practice cluster");
         }
         deployment.writes = 0;
         let mut deployments = self.lock();
