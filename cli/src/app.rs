@@ -113,7 +113,7 @@ impl App {
 
     /// Asks before a cluster is changed. A protected context wants its name typed; `--yes` stands for
     /// that only together with `--context`, which is the name typed as well.
-    pub fn confirm(&self, question: &str) -> Result<(), Error> {
+    pub async fn confirm(&self, question: &str) -> Result<(), Error> {
         let context = self.context()?;
         if context.protected {
             let name = &context.name;
@@ -126,7 +126,7 @@ impl App {
             self.printer.note([line]);
             let question = format!("{question} Type the name of the context to go on:");
             let instead = format!("add `--yes --context {name}` to go on without being asked");
-            return match self.printer.ask(&question, &instead)? == *name {
+            return match self.printer.ask(&question, &instead).await? == *name {
                 true => Ok(()),
                 false => Err(declined()),
             };
@@ -135,7 +135,8 @@ impl App {
             return Ok(());
         }
         let instead = "add `--yes` to go on without being asked";
-        let answer = self.printer.ask(&format!("{question} [y/N]"), instead)?;
+        let question = format!("{question} [y/N]");
+        let answer = self.printer.ask(&question, instead).await?;
         match answer.to_lowercase().as_str() {
             "y" | "yes" => Ok(()),
             _ => Err(declined()),

@@ -221,22 +221,22 @@ impl Printer {
         }
     }
 
-    /// Asks, and reads one line. `instead` says what to type where nobody can be asked.
-    pub fn ask(&self, question: &str, instead: &str) -> Result<String, Error> {
+    /// Asks, and reads one line. `instead` says what to type where nobody can be asked. The line is read
+    /// on a thread of its own: while nobody answers, Ctrl-C and `--timeout` are heard.
+    pub async fn ask(&self, question: &str, instead: &str) -> Result<String, Error> {
         if !self.input {
             let why = "this needs an answer, and nobody can be asked here";
             return Err(Error::usage(why).hint(instead));
         }
         self.clear_frame();
         self.write_err(&Line::of(Tone::Strong, question).and(" ").styled());
-        let mut answer = String::new();
-        let read = std::io::stdin().lock().read_line(&mut answer);
-        match read {
-            Ok(0) => {
+        let read = tokio::task::spawn_blocking(read_line).await;
+        match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(None) => {
                 self.write_err("\n");
                 Err(declined())
             }
-            Ok(_) => Ok(answer.trim().to_owned()),
+            Ok(Some(answer)) => Ok(answer.trim().to_owned()),
             Err(error) => Err(Error::new(Exit::Other, format!("read the answer: {error}"))),
         }
     }
@@ -273,6 +273,13 @@ impl Printer {
             .write_all(text.as_bytes())
             .and_then(|()| stream.flush());
     }
+}
+
+/// One line of standard input; none at its end.
+fn read_line() -> std::io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line)?;
+    Ok((read > 0).then_some(line))
 }
 
 /// What a command ends with when the answer is no.

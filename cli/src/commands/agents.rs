@@ -113,7 +113,8 @@ async fn repin(app: &App, args: &RepinArgs) -> Result<Exit, Error> {
         )),
         Line::from(format!("{}  would become   {uid}", agent.target)),
     ]);
-    app.confirm(&format!("Accept another cluster behind {}?", agent.target))?;
+    app.confirm(&format!("Accept another cluster behind {}?", agent.target))
+        .await?;
     client.repin(&args.target, uid, &args.reason).await?;
     let text = format!("{} is pinned to cluster {uid}", agent.target);
     match app.printer.output {

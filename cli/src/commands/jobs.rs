@@ -63,7 +63,8 @@ pub async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Error> {
         let changed = changed(&view);
         app.confirm(&format!(
             "Cancel it, and put back what was changed on {changed}?"
-        ))?;
+        ))
+        .await?;
     }
     let wish = Wish::Cancel { undo: args.undo };
     ask(app, &client, &view, &args.reason, &wish).await?;

@@ -58,7 +58,8 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     lines.extend(questions_of(&view, &args.target));
     app.printer.note(lines);
     let name = name_in(&view, &args.target);
-    app.confirm(&format!("Say that {step} on {name} {meaning}?"))?;
+    app.confirm(&format!("Say that {step} on {name} {meaning}?"))
+        .await?;
     let wish = Wish::Resolve {
         target: args.target.clone(),
         step: step.clone(),

@@ -91,7 +91,7 @@ pub async fn plan_to_job(
     if !refusals.is_empty() {
         return Err(refused(view, refusals));
     }
-    app.confirm(&question(view))?;
+    app.confirm(&question(view)).await?;
     let (job, existed) = submit(app, client, view, options).await?;
     announce(app, &job, existed);
     if options.watch || (!options.detach && app.printer.is_interactive()) {
