@@ -4,16 +4,16 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aldis_core::ids::{JobId, PlanId};
+use aldis_core::ids::JobId;
 use jiff::tz::TimeZone;
 
 use crate::cli::Global;
-use crate::client::{Client, PlanStep, Trace};
+use crate::client::{Client, PlanStep, Submission, Trace};
 use crate::context::{self, Context};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::{Printer, ProgressMode, declined};
-use crate::render::text::{Line, Tone};
+use crate::render::text::{Line, Tone, quoted};
 use crate::render::time::span;
 
 /// How far a command has come.
@@ -23,7 +23,10 @@ pub enum Stage {
     #[default]
     Reading,
     /// A plan is on its way to become a job.
-    Submitting(PlanId),
+    Submitting {
+        /// The command that finds out whether it did, and makes no second one.
+        again: String,
+    },
     /// A job is being asked for something.
     Requesting(JobId),
     /// A job is followed.
@@ -91,6 +94,25 @@ impl App {
         }
     }
 
+    /// The command that makes the same submission again. The whole of it: another reason, another
+    /// priority or another key would be another submission.
+    pub fn again(&self, submission: &Submission) -> String {
+        let mut words = vec![format!("aldis submit --plan {}", submission.plan.short())];
+        if let Some(key) = &submission.key {
+            words.push(format!("--idempotency-key {}", quoted(key)));
+        }
+        if !submission.reason.is_empty() {
+            words.push(format!("--reason {}", quoted(&submission.reason)));
+        }
+        if submission.priority != 0 {
+            words.push(format!("--priority {}", submission.priority));
+        }
+        if let Some(context) = &self.global.context {
+            words.push(format!("--context {}", quoted(context)));
+        }
+        words.join(" ")
+    }
+
     /// Shows how far planning has come.
     pub fn planning(&self, step: &PlanStep) {
         match self.progress_mode() {
@@ -148,7 +170,7 @@ impl App {
         self.printer.keep_frame();
         let lines = match self.stage() {
             Stage::Reading => vec![Line::from("interrupted; nothing was changed")],
-            Stage::Submitting(plan) => submitting(&plan),
+            Stage::Submitting { again } => submitting(&again),
             Stage::Requesting(job) => requesting(&job),
             Stage::Following(job) => detached("detached", &job),
         };
@@ -162,7 +184,7 @@ impl App {
         let passed = format!("{} passed (--timeout)", span(after));
         let lines = match self.stage() {
             Stage::Reading => vec![Line::from(format!("{passed}; nothing was changed"))],
-            Stage::Submitting(plan) => submitting(&plan),
+            Stage::Submitting { again } => submitting(&again),
             Stage::Requesting(job) => requesting(&job),
             Stage::Following(job) => detached(&passed, &job),
         };
@@ -171,8 +193,7 @@ impl App {
     }
 }
 
-fn submitting(plan: &PlanId) -> Vec<Line> {
-    let plan = plan.short();
+fn submitting(again: &str) -> Vec<Line> {
     vec![
         Line::of(
             Tone::Warn,
@@ -180,7 +201,7 @@ fn submitting(plan: &PlanId) -> Vec<Line> {
         ),
         Line::from("  see         aldis list"),
         Line::from(format!(
-            "  find out    aldis submit --plan {plan}   (a plan becomes one job, however often it is submitted)"
+            "  find out    {again}   (the same submission is one job, however often it is made)"
         )),
     ]
 }

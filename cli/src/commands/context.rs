@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::Output;
 use crate::render::table::Table;
-use crate::render::text::{Line, Tone};
+use crate::render::text::{Line, Tone, quoted};
 
 /// `aldis context`.
 #[derive(Debug, clap::Subcommand)]
@@ -119,16 +119,6 @@ fn choose(app: &App, path: &Path, name: &str, global: bool) -> Result<Exit, Erro
     Ok(Exit::Ok)
 }
 
-/// For a shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 fn add(app: &App, path: &Path, args: &AddArgs) -> Result<Exit, Error> {
     let servers: Vec<String> = app.global.server.iter().map(Server::to_string).collect();
     if servers.is_empty() {
@@ -216,15 +206,4 @@ fn servers(context: &Context) -> String {
         .map(String::as_str)
         .collect();
     all.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_quoted_for_the_shell() {
-        assert_eq!(quoted("prod-eu"), "prod-eu");
-        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
-    }
 }

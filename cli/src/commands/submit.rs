@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::follow;
 use crate::input::Input;
 use crate::printer::{Output, ProgressMode};
-use crate::render::plan::{has_changes, refusals};
+use crate::render::plan::has_changes;
 use crate::render::text::{Line, Tone, count};
 
 /// `aldis submit`.
@@ -87,7 +87,8 @@ pub async fn plan_to_job(
         plan::show(app, view, false);
         app.printer.data([Line::new()]);
     }
-    let refusals = refusals(view);
+    // Whether it is too old is the server's to judge: of a plan that became a job, it names the job.
+    let refusals = view.plan.refusals();
     if !refusals.is_empty() {
         return Err(refused(view, refusals));
     }
@@ -131,13 +132,9 @@ fn refused(view: &PlanView, mut reasons: Vec<String>) -> Error {
         format!("plan {plan} is refused; nothing was touched"),
     )
     .details(reasons)
-    .hint(if view.expired {
-        "plan again".to_owned()
-    } else {
-        format!(
-            "`aldis plan show {plan} --full` shows each target; leave some out with --target or -l"
-        )
-    })
+    .hint(format!(
+        "`aldis plan show {plan} --full` shows each target; leave some out with --target or -l"
+    ))
 }
 
 async fn submit(
@@ -153,10 +150,29 @@ async fn submit(
         reason: options.reason.clone(),
         priority: options.priority,
     };
-    app.reach(Stage::Submitting(view.plan.id.clone()));
-    let submitted = client.submit(&submission).await?;
+    let again = app.again(&submission);
+    app.reach(Stage::Submitting {
+        again: again.clone(),
+    });
+    let submitted = client.submit(&submission).await;
+    let submitted = submitted.map_err(|error| not_known(error, &again))?;
     app.reach(Stage::Following(submitted.0.clone()));
     Ok(submitted)
+}
+
+/// Without an answer nobody can say whether the job was made: that is neither success nor failure.
+fn not_known(error: Error, again: &str) -> Error {
+    if error.exit != Exit::Unreachable {
+        return error;
+    }
+    let mut details = vec![error.message];
+    details.extend(error.details);
+    Error {
+        request: error.request,
+        ..Error::new(error.exit, "whether a job was made is not known")
+            .details(details)
+            .hint(format!("find out, without making a second job: `{again}`"))
+    }
 }
 
 fn announce(app: &App, job: &JobId, existed: bool) {

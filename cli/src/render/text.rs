@@ -176,6 +176,16 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
+/// A word as a shell takes it.
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// `1 target`, `2 targets`.
 pub fn count(number: usize, one: &str, many: &str) -> String {
     let word = if number == 1 { one } else { many };
@@ -205,6 +215,12 @@ mod tests {
         let line = Line::from("a ").with(Tone::Bad, "b");
         assert_eq!(line.plain(), "a b");
         assert!(line.styled().contains("\u{1b}["));
+    }
+
+    #[test]
+    fn a_word_is_quoted_for_the_shell() {
+        assert_eq!(quoted("prod-eu"), "prod-eu");
+        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
     }
 
     #[test]
