@@ -29,6 +29,11 @@ pub enum Stage {
     },
     /// A job is being asked for something.
     Requesting(JobId),
+    /// Something that belongs to no job is being changed.
+    Changing {
+        /// The command that shows whether it was.
+        look: String,
+    },
     /// A job is followed.
     Following(JobId),
 }
@@ -171,7 +176,8 @@ impl App {
         let lines = match self.stage() {
             Stage::Reading => vec![Line::from("interrupted; nothing was changed")],
             Stage::Submitting { again } => submitting(&again),
-            Stage::Requesting(job) => requesting(&job),
+            Stage::Requesting(job) => sent(&status_of(&job)),
+            Stage::Changing { look } => sent(&look),
             Stage::Following(job) => detached("detached", &job),
         };
         self.printer.note(lines);
@@ -185,7 +191,8 @@ impl App {
         let lines = match self.stage() {
             Stage::Reading => vec![Line::from(format!("{passed}; nothing was changed"))],
             Stage::Submitting { again } => submitting(&again),
-            Stage::Requesting(job) => requesting(&job),
+            Stage::Requesting(job) => sent(&status_of(&job)),
+            Stage::Changing { look } => sent(&look),
             Stage::Following(job) => detached(&passed, &job),
         };
         self.printer.note(lines);
@@ -206,14 +213,17 @@ fn submitting(again: &str) -> Vec<Line> {
     ]
 }
 
-fn requesting(job: &JobId) -> Vec<Line> {
-    let job = job.short();
+fn status_of(job: &JobId) -> String {
+    format!("aldis status {}", job.short())
+}
+
+fn sent(look: &str) -> Vec<Line> {
     vec![
         Line::of(
             Tone::Warn,
             "left while the request was on its way: it may have been received",
         ),
-        Line::from(format!("  see  aldis status {job}")),
+        Line::from(format!("  see  {look}")),
     ]
 }
 

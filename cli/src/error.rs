@@ -51,6 +51,23 @@ impl Error {
         self
     }
 
+    /// The same of a call that changes something: where no answer came, nobody can say whether it did,
+    /// and that is neither success nor failure. `find_out` says how to know.
+    #[must_use]
+    pub fn of_a_change(self, what: &str, find_out: impl Into<String>) -> Self {
+        if self.exit != Exit::Unreachable {
+            return self;
+        }
+        let mut details = vec![self.message];
+        details.extend(self.details);
+        Self {
+            request: self.request,
+            ..Self::new(self.exit, format!("whether {what} is not known"))
+                .details(details)
+                .hint(find_out)
+        }
+    }
+
     /// For `-o json`.
     pub fn document(&self) -> impl Serialize + use<> {
         serde_json::json!({

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `codes.rs` | each exit code that can be reached |
 //! | `prompts.rs` | questions, and leaving them |
+//! | `submissions.rs` | one job for one submission, whatever happens on the way |
 
 mod codes;
 mod harness;
 mod prompts;
+mod submissions;
 
 /// A change that nothing stands in the way of, and that nothing makes wait.
 const DEPLOY: [&str; 8] = [

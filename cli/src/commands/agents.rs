@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aldis_core::ids::TargetName;
 
-use crate::app::App;
+use crate::app::{App, Stage};
 use crate::cli::pair;
 use crate::client::Agent;
 use crate::error::Error;
@@ -115,7 +115,12 @@ async fn repin(app: &App, args: &RepinArgs) -> Result<Exit, Error> {
     ]);
     app.confirm(&format!("Accept another cluster behind {}?", agent.target))
         .await?;
-    client.repin(&args.target, uid, &args.reason).await?;
+    let look = format!("aldis agents show {}", agent.target);
+    app.reach(Stage::Changing { look: look.clone() });
+    let pinned = client.repin(&args.target, uid, &args.reason).await;
+    let find_out = format!("`{look}` says which cluster is pinned");
+    pinned.map_err(|error| error.of_a_change("the cluster was accepted", find_out))?;
+    app.reach(Stage::Reading);
     let text = format!("{} is pinned to cluster {uid}", agent.target);
     match app.printer.output {
         Output::Human => app.printer.data([text]),

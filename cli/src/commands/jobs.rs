@@ -1,5 +1,6 @@
 //! `aldis cancel`, `pause`, `resume`: what is asked of a running job.
 
+use aldis_core::ids::RequestId;
 use aldis_core::job::{JobState, Rest, TargetState, Wish};
 use aldis_core::view::JobView;
 
@@ -123,13 +124,20 @@ pub async fn ask(
     view: &JobView,
     reason: &str,
     wish: &Wish,
-) -> Result<(), Error> {
+) -> Result<RequestId, Error> {
     let job = &view.header.id;
     app.reach(Stage::Requesting(job.clone()));
     let id = format!("r-{:032x}", rand::random::<u128>());
-    client.request(job, &id, reason, wish).await?;
+    let asked = client.request(job, &id, reason, wish).await;
+    asked.map_err(|error| {
+        let find_out = format!(
+            "`aldis status {}` shows it; asking again is harmless",
+            job.short()
+        );
+        error.of_a_change("the request was received", find_out)
+    })?;
     app.reach(Stage::Following(job.clone()));
-    Ok(())
+    Ok(RequestId::new(id))
 }
 
 fn say(app: &App, view: &JobView, what: &str) {

@@ -5,7 +5,7 @@ use aldis_core::runbook::load::{Loaded, load};
 use aldis_core::runbook::published;
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, Stage};
 use crate::client::{RunbookEntry, Source};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -188,7 +188,12 @@ async fn schema(app: &App, runbook: Option<&str>) -> Result<Exit, Error> {
 async fn push(app: &App, file: &str) -> Result<Exit, Error> {
     let text = input::read(file)?;
     input::check(file, &text)?;
-    let (entry, existed) = app.client()?.push_runbook(file, &text).await?;
+    let look = "aldis runbook list".to_owned();
+    app.reach(Stage::Changing { look });
+    let pushed = app.client()?.push_runbook(file, &text).await;
+    let find_out = "push it again: the same content is stored once";
+    let pushed = pushed.map_err(|error| error.of_a_change("the runbook was stored", find_out))?;
+    let (entry, existed) = pushed;
     match app.printer.output {
         Output::Json => app
             .printer

@@ -155,24 +155,10 @@ async fn submit(
         again: again.clone(),
     });
     let submitted = client.submit(&submission).await;
-    let submitted = submitted.map_err(|error| not_known(error, &again))?;
+    let find_out = format!("find out, without making a second job: `{again}`");
+    let submitted = submitted.map_err(|error| error.of_a_change("a job was made", find_out))?;
     app.reach(Stage::Following(submitted.0.clone()));
     Ok(submitted)
-}
-
-/// Without an answer nobody can say whether the job was made: that is neither success nor failure.
-fn not_known(error: Error, again: &str) -> Error {
-    if error.exit != Exit::Unreachable {
-        return error;
-    }
-    let mut details = vec![error.message];
-    details.extend(error.details);
-    Error {
-        request: error.request,
-        ..Error::new(error.exit, "whether a job was made is not known")
-            .details(details)
-            .hint(format!("find out, without making a second job: `{again}`"))
-    }
 }
 
 fn announce(app: &App, job: &JobId, existed: bool) {
