@@ -118,6 +118,16 @@ impl App {
         words.join(" ")
     }
 
+    /// Lines of a result for people. Where standard output is to hold progress as JSON, and nothing
+    /// else, they stand beside it.
+    pub fn tell<L: Into<Line>>(&self, lines: impl IntoIterator<Item = L>) {
+        if self.progress_mode() == ProgressMode::Json {
+            self.printer.note(lines);
+        } else {
+            self.printer.data(lines);
+        }
+    }
+
     /// Shows how far planning has come.
     pub fn planning(&self, step: &PlanStep) {
         match self.progress_mode() {

@@ -115,16 +115,30 @@ fn gave_up(mut error: Error, job: &JobId) -> Error {
     error
 }
 
+/// Whether the job's name stands on standard output already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// It does.
+    Already,
+    /// It does not.
+    Not,
+}
+
 /// Follows to the end, tells the verdict, and says what to exit with.
-pub async fn to_the_end(app: &App, client: &Client, job: &JobId) -> Result<Exit, Error> {
+pub async fn to_the_end(
+    app: &App,
+    client: &Client,
+    job: &JobId,
+    named: Named,
+) -> Result<Exit, Error> {
     let mode = app.progress_mode();
     let view = until(app, client, job, mode, |view| view.exit_code.is_some()).await?;
-    tell(app, &view, mode);
+    tell(app, &view, mode, named);
     Ok(exit_of(&view))
 }
 
 /// The verdict, in the form that was asked for.
-pub fn tell(app: &App, view: &JobView, mode: ProgressMode) {
+pub fn tell(app: &App, view: &JobView, mode: ProgressMode, named: Named) {
     if mode == ProgressMode::Json {
         app.printer.json_line(&serde_json::json!({
             "type": "end",
@@ -138,6 +152,7 @@ pub fn tell(app: &App, view: &JobView, mode: ProgressMode) {
     match app.printer.output {
         Output::Human => app.printer.data(verdict::lines(view)),
         Output::Json => app.printer.json(view),
+        Output::Name if named == Named::Already => {}
         Output::Name => app.printer.data([view.header.id.as_str()]),
     }
 }

@@ -3,10 +3,12 @@
 //! | file | shows |
 //! |---|---|
 //! | `codes.rs` | each exit code that can be reached |
+//! | `forms.rs` | what stands on standard output in each form |
 //! | `prompts.rs` | questions, and leaving them |
 //! | `submissions.rs` | one job for one submission, whatever happens on the way |
 
 mod codes;
+mod forms;
 mod harness;
 mod prompts;
 mod submissions;

@@ -8,8 +8,8 @@ use crate::app::{App, Stage};
 use crate::client::Client;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::follow;
-use crate::printer::Output;
+use crate::follow::{self, Named};
+use crate::printer::{Output, ProgressMode};
 use crate::render::job::{state_words, title};
 use crate::render::text::{Line, Tone, count};
 
@@ -68,20 +68,26 @@ pub async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Error> {
         .await?;
     }
     let wish = Wish::Cancel { undo: args.undo };
-    ask(app, &client, &view, &args.reason, &wish).await?;
+    let request = ask(app, &client, &view, &args.reason, &wish).await?;
     let job = &view.header.id;
+    let follows = args.watch || (!args.detach && app.printer.is_interactive());
     say(
         app,
         &view,
         "will stop at the next safe points; each target's answer comes from its agent",
+        follows,
     );
-    if !(args.watch || (!args.detach && app.printer.is_interactive())) {
+    if !follows {
         return Ok(Exit::Ok);
     }
     let mode = app.progress_mode();
-    let ended = |view: &JobView| view.exit_code.is_some();
+    // A job that rested before the request is not at its end until the request is folded in.
+    let ended = |view: &JobView| {
+        let heard = view.header.folded.contains(&request) || view.header.state.is_ended();
+        heard && view.exit_code.is_some()
+    };
     let view = follow::until(app, &client, job, mode, ended).await?;
-    follow::tell(app, &view, mode);
+    follow::tell(app, &view, mode, Named::Already);
     match &view.header.state {
         // What was asked for.
         JobState::Cancelled { .. } => Ok(Exit::Ok),
@@ -113,7 +119,7 @@ async fn simple(app: &App, args: &Args, wish: &Wish, next: &str) -> Result<Exit,
     let view = client.job(&args.job).await?;
     refuse_ended(&view)?;
     ask(app, &client, &view, &args.reason, wish).await?;
-    say(app, &view, next);
+    say(app, &view, next, false);
     Ok(Exit::Ok)
 }
 
@@ -140,9 +146,15 @@ pub async fn ask(
     Ok(RequestId::new(id))
 }
 
-fn say(app: &App, view: &JobView, what: &str) {
+/// Says that the job was asked. The one document of `-o json` is the job's end where that is waited for.
+fn say(app: &App, view: &JobView, what: &str, follows: bool) {
     let job = &view.header.id;
+    if app.progress_mode() == ProgressMode::Json {
+        let line = serde_json::json!({"type": "requested", "job": job});
+        return app.printer.json_line(&line);
+    }
     match app.printer.output {
+        Output::Json if follows => {}
         Output::Human => {
             let line = Line::of(Tone::Strong, format!("Job {}", job.short()));
             app.printer.data([

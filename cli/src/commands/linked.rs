@@ -54,7 +54,7 @@ async fn run(app: &App, args: &Args, kind: &str) -> Result<Exit, Error> {
             },
             job.short()
         );
-        app.printer.data([Line::from(text)]);
+        app.tell([Line::from(text)]);
     }
     if !args.plan {
         return submit::plan_to_job(app, &client, &view, &args.options).await;

@@ -66,7 +66,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
 pub fn finish(app: &App, view: &PlanView, full: bool) {
     show(app, view, full);
     if app.printer.output == Output::Human {
-        app.printer.data(next(view));
+        app.tell(next(view));
     }
 }
 
@@ -80,7 +80,7 @@ pub fn show(app: &App, view: &PlanView, full: bool) {
                 columns: app.printer.columns(),
                 detail: if full { Detail::Full } else { Detail::Folded },
             };
-            app.printer.data(drawing.lines());
+            app.tell(drawing.lines());
         }
         Output::Json => app.printer.json(view),
         Output::Name => app.printer.data([view.plan.id.as_str()]),

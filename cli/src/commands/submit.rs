@@ -8,7 +8,7 @@ use crate::app::{App, Stage};
 use crate::client::{Client, Submission};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::follow;
+use crate::follow::{self, Named};
 use crate::input::Input;
 use crate::printer::{Output, ProgressMode};
 use crate::render::plan::has_changes;
@@ -83,9 +83,9 @@ pub async fn plan_to_job(
     view: &PlanView,
     options: &Options,
 ) -> Result<Exit, Error> {
-    if app.printer.output == Output::Human && app.progress_mode() != ProgressMode::Json {
+    if app.printer.output == Output::Human {
         plan::show(app, view, false);
-        app.printer.data([Line::new()]);
+        app.tell([Line::new()]);
     }
     // Whether it is too old is the server's to judge: of a plan that became a job, it names the job.
     let refusals = view.plan.refusals();
@@ -94,9 +94,10 @@ pub async fn plan_to_job(
     }
     app.confirm(&question(view)).await?;
     let (job, existed) = submit(app, client, view, options).await?;
-    announce(app, &job, existed);
-    if options.watch || (!options.detach && app.printer.is_interactive()) {
-        return follow::to_the_end(app, client, &job).await;
+    let follows = options.watch || (!options.detach && app.printer.is_interactive());
+    announce(app, &job, existed, follows);
+    if follows {
+        return follow::to_the_end(app, client, &job, Named::Already).await;
     }
     Ok(Exit::Ok)
 }
@@ -161,7 +162,8 @@ async fn submit(
     Ok(submitted)
 }
 
-fn announce(app: &App, job: &JobId, existed: bool) {
+/// Says which job it is. The one document of `-o json` is the job's end where that is waited for.
+fn announce(app: &App, job: &JobId, existed: bool, follows: bool) {
     let short = job.short();
     if app.progress_mode() == ProgressMode::Json {
         app.printer
@@ -182,7 +184,10 @@ fn announce(app: &App, job: &JobId, existed: bool) {
             line.push(Tone::Plain, format!("   aldis watch {short}"));
             app.printer.data([line]);
         }
-        Output::Json => {}
+        Output::Json if follows => {}
+        Output::Json => app
+            .printer
+            .json(&serde_json::json!({"job": job, "existed": existed})),
         Output::Name => app.printer.data([job.as_str()]),
     }
 }

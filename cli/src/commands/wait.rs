@@ -5,7 +5,7 @@ use aldis_core::view::JobView;
 use crate::app::App;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::follow;
+use crate::follow::{self, Named};
 use crate::printer::ProgressMode;
 use crate::render::text::Line;
 
@@ -51,7 +51,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     })
     .await?;
     if args.states.is_empty() {
-        follow::tell(app, &view, mode);
+        follow::tell(app, &view, mode, Named::Not);
         return Ok(follow::exit_of(&view));
     }
     let state = view.header.state.word();

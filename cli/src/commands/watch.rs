@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::follow;
+use crate::follow::{self, Named};
 
 /// `aldis watch`.
 #[derive(Debug, clap::Args)]
@@ -17,5 +17,5 @@ pub struct Args {
 pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     let client = app.client()?;
     let job = client.job(&args.job).await?.header.id;
-    follow::to_the_end(app, &client, &job).await
+    follow::to_the_end(app, &client, &job, Named::Not).await
 }
