@@ -65,7 +65,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
             return error.exit;
         }
     };
-    let exit = runtime.block_on(drive(&app, cli.command));
+    let exit = written(&app, runtime.block_on(drive(&app, cli.command)));
     // A question that nobody answered may still be reading standard input.
     runtime.shutdown_background();
     exit
@@ -91,6 +91,18 @@ async fn drive(app: &App, command: cli::Command) -> Exit {
         result = commands::run(app, command) => ended(app, result),
         Ok(()) = tokio::signal::ctrl_c() => app.interrupted(),
         after = deadline => app.timed_out(after),
+    }
+}
+
+/// A result that could not be written is none, however well the rest went.
+fn written(app: &App, exit: Exit) -> Exit {
+    let Some(error) = app.printer.trouble() else {
+        return exit;
+    };
+    app.printer.error(&error);
+    match exit {
+        Exit::Ok => error.exit,
+        worse => worse,
     }
 }
 

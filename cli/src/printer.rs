@@ -76,6 +76,8 @@ pub struct Printer {
     /// Rows of the frame that stands on the terminal now.
     frame: Mutex<usize>,
     closed: AtomicBool,
+    /// Why standard output could not be written, where that is not its reader's wish.
+    trouble: Mutex<Option<std::io::Error>>,
 }
 
 impl Printer {
@@ -95,6 +97,7 @@ impl Printer {
             input: input && std::io::stdin().is_terminal(),
             frame: Mutex::new(0),
             closed: AtomicBool::new(false),
+            trouble: Mutex::default(),
         }
     }
 
@@ -111,6 +114,16 @@ impl Printer {
     /// Whether nobody reads standard output any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Why what was to stand on standard output does not, such as a full disk; told once.
+    pub fn trouble(&self) -> Option<Error> {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = trouble.take()?;
+        Some(Error::new(
+            Exit::Other,
+            format!("write to standard output: {error}"),
+        ))
     }
 
     /// Columns to draw in.
@@ -249,8 +262,11 @@ impl Printer {
         let written = stream
             .write_all(text.as_bytes())
             .and_then(|()| stream.flush());
-        if written.is_err() {
-            self.closed.store(true, Ordering::Relaxed);
+        let Err(error) = written else { return };
+        self.closed.store(true, Ordering::Relaxed);
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            *trouble = Some(error);
         }
     }
 
