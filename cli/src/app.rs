@@ -153,20 +153,7 @@ impl App {
     pub async fn confirm(&self, question: &str) -> Result<(), Error> {
         let context = self.context()?;
         if context.protected {
-            let name = &context.name;
-            if self.global.yes && self.global.context.as_ref() == Some(name) {
-                return Ok(());
-            }
-            let line = Line::from("context ")
-                .with(Tone::Strong, name.as_str())
-                .and(" is protected");
-            self.printer.note([line]);
-            let question = format!("{question} Type the name of the context to go on:");
-            let instead = format!("add `--yes --context {name}` to go on without being asked");
-            return match self.printer.ask(&question, &instead).await? == *name {
-                true => Ok(()),
-                false => Err(declined()),
-            };
+            return self.confirm_by_name(&context.name, question).await;
         }
         if self.global.yes {
             return Ok(());
@@ -177,6 +164,33 @@ impl App {
         match answer.to_lowercase().as_str() {
             "y" | "yes" => Ok(()),
             _ => Err(declined()),
+        }
+    }
+
+    /// Asks where the context is protected, and nowhere else: for what must not wait, or is taken back
+    /// as easily as it is done.
+    pub async fn confirm_if_protected(&self, question: &str) -> Result<(), Error> {
+        let context = self.context()?;
+        if context.protected {
+            return self.confirm_by_name(&context.name, question).await;
+        }
+        Ok(())
+    }
+
+    /// The name is shown also where nobody is asked: what is changed, and where, belongs together.
+    async fn confirm_by_name(&self, name: &str, question: &str) -> Result<(), Error> {
+        let line = Line::from("context ")
+            .with(Tone::Strong, name)
+            .and(" is protected");
+        self.printer.note([line]);
+        if self.global.yes && self.global.context.as_deref() == Some(name) {
+            return Ok(());
+        }
+        let question = format!("{question} Type the name of the context to go on:");
+        let instead = format!("add `--yes --context {name}` to go on without being asked");
+        match self.printer.ask(&question, &instead).await? == name {
+            true => Ok(()),
+            false => Err(declined()),
         }
     }
 

@@ -6,8 +6,10 @@
 //! | `forms.rs` | what stands on standard output in each form |
 //! | `prompts.rs` | questions, and leaving them |
 //! | `submissions.rs` | one job for one submission, whatever happens on the way |
+//! | `following.rs` | leaving a job that is followed, and stopping it |
 
 mod codes;
+mod following;
 mod forms;
 mod harness;
 mod prompts;

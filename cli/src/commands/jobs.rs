@@ -54,7 +54,7 @@ pub struct CancelArgs {
     detach: bool,
 }
 
-/// Cancels. Stopping is never made to wait for an answer; going back asks first.
+/// Cancels. Stopping is made to wait for an answer in protected contexts only; going back asks first.
 pub async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Error> {
     let client = app.client()?;
     let view = client.job(&args.job).await?;
@@ -66,6 +66,9 @@ pub async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Error> {
             "Cancel it, and put back what was changed on {changed}?"
         ))
         .await?;
+    } else {
+        app.confirm_if_protected(&format!("Cancel job {}?", view.header.id.short()))
+            .await?;
     }
     let wish = Wish::Cancel { undo: args.undo };
     let request = ask(app, &client, &view, &args.reason, &wish).await?;
@@ -106,18 +109,27 @@ pub async fn cancel(app: &App, args: &CancelArgs) -> Result<Exit, Error> {
 /// Pauses.
 pub async fn pause(app: &App, args: &Args) -> Result<Exit, Error> {
     let next = "will rest at its next safe points; go on with `aldis resume`";
-    simple(app, args, &Wish::Pause, next).await
+    simple(app, args, &Wish::Pause, "Pause", next).await
 }
 
 /// Resumes.
 pub async fn resume(app: &App, args: &Args) -> Result<Exit, Error> {
-    simple(app, args, &Wish::Resume, "goes on").await
+    simple(app, args, &Wish::Resume, "Resume", "goes on").await
 }
 
-async fn simple(app: &App, args: &Args, wish: &Wish, next: &str) -> Result<Exit, Error> {
+async fn simple(
+    app: &App,
+    args: &Args,
+    wish: &Wish,
+    verb: &str,
+    next: &str,
+) -> Result<Exit, Error> {
     let client = app.client()?;
     let view = client.job(&args.job).await?;
     refuse_ended(&view)?;
+    let job = view.header.id.short();
+    app.confirm_if_protected(&format!("{verb} job {job}?"))
+        .await?;
     ask(app, &client, &view, &args.reason, wish).await?;
     say(app, &view, next, false);
     Ok(Exit::Ok)

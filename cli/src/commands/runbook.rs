@@ -188,6 +188,8 @@ async fn schema(app: &App, runbook: Option<&str>) -> Result<Exit, Error> {
 async fn push(app: &App, file: &str) -> Result<Exit, Error> {
     let text = input::read(file)?;
     input::check(file, &text)?;
+    app.confirm_if_protected(&format!("Store `{file}`?"))
+        .await?;
     let look = "aldis runbook list".to_owned();
     app.reach(Stage::Changing { look });
     let pushed = app.client()?.push_runbook(file, &text).await;
