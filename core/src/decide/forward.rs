@@ -477,8 +477,12 @@ impl Round<'_> {
                 self.stop(StopCause::Soak { wave, why });
             }
             Verdict::Going { left } => {
-                let done = committed.map_or(0, |committed| committed.elapsed_ms);
-                if progress.elapsed_ms.saturating_sub(done) >= COMMIT_EVERY.as_millis() as u64 {
+                let known = committed.unwrap_or_else(|| SoakProgress::begin(wave));
+                let grown = progress.elapsed_ms.saturating_sub(known.elapsed_ms);
+                // Whoever sees only the records must learn that time stands still, and who makes it. The
+                // names differ at most once a round of reading; the reasons may differ each time.
+                let others = !progress.unread.keys().eq(known.unread.keys());
+                if others || grown >= COMMIT_EVERY.as_millis() as u64 {
                     self.emit_header(HeaderEvent::Soaked {
                         progress: progress.clone(),
                     });

@@ -354,6 +354,35 @@ fn an_absent_agent_is_waited_for_by_name_and_nothing_is_invented() {
     );
 }
 
+#[test]
+fn a_soak_that_cannot_be_read_says_so_to_those_who_see_only_the_records() {
+    let mut body = runbook("change", json!(0));
+    let soak = json!({"for": "60s", "every": "5s"});
+    body.spec.rollout.waves[0].soak = serde_json::from_value(soak).unwrap();
+    let mut job = job(body);
+    let mut leader = inventory();
+    run(&mut job, &leader, obedient);
+    let unread_by_a_viewer = |job: &Job| {
+        let waiting = decide(job, &inventory(), NOW).waiting;
+        let soak = waiting.into_iter().find_map(|reason| match reason {
+            super::WaitingOn::Soak { unread, .. } => Some(unread),
+            _ => None,
+        });
+        soak.expect("the job soaks").len()
+    };
+    let mut progress = crate::soak::SoakProgress::begin(0);
+    let away = "its agent is away".to_owned();
+    progress.unread.insert("a/1".parse().unwrap(), away);
+    leader.soak = Some(progress.clone());
+    settle(&mut job, &leader);
+    assert_eq!(unread_by_a_viewer(&job), 1);
+    progress.unread.clear();
+    progress.elapsed_ms = 5_000;
+    leader.soak = Some(progress);
+    settle(&mut job, &leader);
+    assert_eq!(unread_by_a_viewer(&job), 0);
+}
+
 /// A job that undoes another one, which left `act` on these targets.
 fn undoing(left: &[&str]) -> Job {
     let mut job = job(runbook("change", json!(0)));
