@@ -35,6 +35,12 @@ async fn the_same_key_twice_is_one_job_and_with_another_body_it_is_refused() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
+    let planned_again = practice.plan(ROLLBACK, json!({})).await.unwrap();
+    let again = practice
+        .submit_as(request(planned_again.plan.id.as_str()))
+        .await
+        .unwrap();
+    assert!(again.existed && again.job == first.job);
 
     practice.until_ended(&first.job).await.unwrap();
     let after_its_end = practice

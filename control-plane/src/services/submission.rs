@@ -59,12 +59,12 @@ impl Services {
             given => given,
         };
         let job = JobId::of_submission(&submission.by, key);
-        let body = body(&plan, submission);
         for _ in 0..TRIES {
             if let Some(found) = self.already(&job, &body).await? {
                 return Ok(found);
             }
             let (record, header) = self.plan_header(&plan).await?;
+            let body = body(&header, submission);
             let whole = self.0.plans.load(&plan).await?;
             self.may_be_submitted(&header, &whole, submission)?;
             let header = self.job_header(&job, &body, &whole, header, submission);
@@ -360,9 +360,15 @@ fn creation(header: &Header, plan: &Record) -> Commit {
     }
 }
 
-fn body(plan: &PlanId, submission: &Submission) -> Digest {
+/// What is asked for, whichever plan was made of it: who asks the same again means the same job.
+fn body(plan: &PlanHeader, submission: &Submission) -> Digest {
+    let scope = &plan.scope;
     canonical::digest(&json!({
-        "plan": plan,
+        "runbook": scope.runbook,
+        "params": scope.params,
+        "selector": scope.selector,
+        "targets": scope.selection.keys().collect::<Vec<_>>(),
+        "link": plan.link,
         "reason": submission.reason,
         "priority": submission.priority,
     }))
