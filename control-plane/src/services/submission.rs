@@ -157,11 +157,10 @@ impl Services {
         }
         let hot = jobs::headers(&self.0.view)?.len();
         if hot >= self.0.open_jobs {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("{hot} jobs have not ended, more than are taken"),
-            )
-            .hint("see `aldis list`; cancel what is not wanted"));
+            return Err(
+                Error::refused(format!("{hot} jobs have not ended, as many as are taken"))
+                    .hint("see `aldis list`; cancel what is not wanted"),
+            );
         }
         Ok(())
     }
