@@ -80,6 +80,32 @@ async fn a_paused_job_rests_until_it_is_resumed() {
     practice.request(&job, &Wish::Pause).await.unwrap();
     let parked = |view: &aldis_core::view::JobView| {
         view.header.state == JobState::Paused && !view.waiting.is_empty()
+#[tokio::test]
+async fn a_cancel_that_would_change_nothing_is_refused_with_what_to_do_instead() {
+    let (mut practice, job) = waiting_at_the_gate().await;
+    let refused = async |practice: &Practice, undo| {
+        let refused = practice.request(&job, &Wish::Cancel { undo }).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        refused.message().to_owned()
+    };
+    practice.end(FOUR[0]).await.unwrap();
+    practice
+        .request(&job, &Wish::Cancel { undo: true })
+        .await
+        .unwrap();
+    let unwinds =
+        |view: &aldis_core::view::JobView| matches!(view.header.state, JobState::Unwinding { .. });
+    practice.until(&job, unwinds).await.unwrap();
+    for undo in [true, false] {
+        let said = refused(&practice, undo).await;
+        assert!(said.contains("goes back already"), "{said}");
+    }
+    practice.begin(FOUR[0]).await.unwrap();
+    practice.until_ended(&job).await.unwrap();
+    assert!(refused(&practice, false).await.contains("has ended"));
+}
+
     };
     practice.until(&job, parked).await.unwrap();
     open_gates(&practice);

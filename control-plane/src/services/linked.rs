@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aldis_core::ids::TargetName;
-use aldis_core::job::{Job, Link, Rest, Target, TargetState};
+use aldis_core::job::{Job, JobState, Link, Rest, Target, TargetState};
 use aldis_core::view::PlanView;
 use tokio::sync::mpsc;
 
@@ -57,9 +57,15 @@ impl Services {
         }
         let (short, word) = (id.short(), job.header.state.word());
         let why = format!("job {short} has not ended: it is {word}");
-        Err(Error::refused(why).hint(format!(
-            "wait for it with `aldis wait {short}`, or end it with `aldis cancel {short}`"
-        )))
+        let hint = match &job.header.state {
+            JobState::NeedsOperator { .. } => format!(
+                "`aldis status {short}` names what keeps it open, and the commands that end that"
+            ),
+            _ => format!(
+                "wait for it with `aldis wait {short}`, or end it with `aldis cancel {short}`"
+            ),
+        };
+        Err(Error::refused(why).hint(hint))
     }
 }
 

@@ -20,6 +20,9 @@ const TRIES: usize = 3;
 /// Longest key, reason or request id, in bytes.
 const LONGEST: usize = 1024;
 
+/// Open questions named in one hint; more are counted.
+const QUESTIONS: usize = 3;
+
 /// What is submitted.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -60,11 +63,11 @@ impl Services {
         };
         let job = JobId::of_submission(&submission.by, key);
         for _ in 0..TRIES {
+            let (record, header) = self.plan_header(&plan).await?;
+            let body = body(&header, submission);
             if let Some(found) = self.already(&job, &body).await? {
                 return Ok(found);
             }
-            let (record, header) = self.plan_header(&plan).await?;
-            let body = body(&header, submission);
             let whole = self.0.plans.load(&plan).await?;
             self.may_be_submitted(&header, &whole, submission)?;
             let header = self.job_header(&job, &body, &whole, header, submission);
@@ -265,19 +268,14 @@ impl Services {
             );
         };
         let ended: Ended = records::read(&record)?;
-        let word = ended.header.state.word();
-        Ok(
-            Error::refused(format!("job {short} has ended: {word}")).hint(format!(
-                "`aldis undo {short}` or `aldis retry {short}` make another job"
-            )),
-        )
+        Ok(has_ended(&short, ended.header.state.word()))
     }
 
     /// Says at once what the leader would only ignore.
     async fn makes_sense(&self, job: &JobId, header: &Header, wish: &Wish) -> Result<(), Error> {
         let short = job.short();
         match wish {
-            Wish::Cancel { .. } => Ok(()),
+            Wish::Cancel { undo } => self.may_be_cancelled(job, header, *undo).await,
             Wish::Pause => match header.state {
                 JobState::Running | JobState::Queued | JobState::Paused => Ok(()),
                 _ => Err(Error::refused(format!(
@@ -317,6 +315,64 @@ impl Services {
         }
     }
 
+    /// A cancel that would change nothing is not taken for one.
+    async fn may_be_cancelled(
+        &self,
+        job: &JobId,
+        header: &Header,
+        undo: bool,
+    ) -> Result<(), Error> {
+        let short = job.short();
+        let follow = format!("`aldis watch {short}` follows it");
+        match (&header.state, undo) {
+            (JobState::Queued | JobState::Running | JobState::Paused, _)
+            | (JobState::Stopping { .. }, true) => Ok(()),
+            (JobState::Stopping { cause }, false) => {
+                let why = format!("job {short} stops already: {cause}");
+                let back = format!("`aldis cancel {short} --undo` puts back what it changed");
+                Err(Error::refused(why).hint(format!("{follow}; {back}")))
+            }
+            (JobState::Unwinding { cause }, _) => {
+                let why = format!("job {short} goes back already: {cause}");
+                Err(Error::refused(why).hint(follow))
+            }
+            (JobState::NeedsOperator { after }, true)
+                if !matches!(**after, JobState::Unwinding { .. }) =>
+            {
+                Ok(())
+            }
+            (JobState::NeedsOperator { .. }, _) => Err(self.only_a_word_ends(job).await?),
+            (ended, _) => Err(has_ended(&short, ended.word())),
+        }
+    }
+
+    /// Nobody but an operator can say what became of a step; to leave it as it is, is their word too.
+    async fn only_a_word_ends(&self, job: &JobId) -> Result<Error, Error> {
+        let short = job.short();
+        let loaded = jobs::load(&self.0.view, &self.0.plans, job).await?;
+        let open = loaded.iter().flat_map(|loaded| {
+            let names = loaded.job.targets.keys();
+            names.filter_map(|name| Some((name, loaded.job.in_doubt(name)?)))
+        });
+        let commands: Vec<String> = open
+            .map(|(target, step)| {
+                format!("`aldis resolve {short} --target {target} --step {step} --as abandon --reason TEXT`")
+            })
+            .collect();
+        let more = commands.len().saturating_sub(QUESTIONS);
+        let mut hint = "say what became of it; to leave it as it is:".to_owned();
+        for command in commands.iter().take(QUESTIONS) {
+            hint.push_str(&format!("\n{command}"));
+        }
+        if more > 0 {
+            hint.push_str(&format!(
+                "\nand {more} more: `aldis status {short} --failed`"
+            ));
+        }
+        let why = format!("job {short} does nothing but wait for an operator's word");
+        Ok(Error::refused(why).hint(hint))
+    }
+
     /// What is known of a step is not an operator's to change.
     async fn is_in_doubt(
         &self,
@@ -341,6 +397,12 @@ impl Services {
             ),
         }
     }
+}
+
+fn has_ended(short: &str, word: &str) -> Error {
+    Error::refused(format!("job {short} has ended: {word}")).hint(format!(
+        "`aldis undo {short}` or `aldis retry {short}` make another job"
+    ))
 }
 
 fn creation(header: &Header, plan: &Record) -> Commit {
