@@ -5,10 +5,10 @@
 
 use std::task::{Context, Poll};
 
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::warn;
 
+use crate::grpc::status::not_allowed;
 use crate::identity::{Identity, Peer};
 
 /// A kind of identity.
@@ -112,21 +112,19 @@ fn admit(peer: Option<&Peer>, path: &str) -> Result<Identity, Status> {
     let identity = match peer {
         Some(Peer(Ok(identity))) => identity,
         Some(Peer(Err(why))) => {
-            warn!(path, why, "call refused: no identity");
-            return Err(Status::unauthenticated(why.clone()));
+            return Err(not_allowed(Code::Unauthenticated, why, &path));
         }
+        // It came by no connection of ours.
         None => {
-            warn!(path, "call refused: it came by no connection of ours");
-            return Err(Status::unauthenticated("no client certificate was shown"));
+            let why = "no client certificate was shown";
+            return Err(not_allowed(Code::Unauthenticated, why, &path));
         }
     };
     if allows(identity, path) {
         return Ok(identity.clone());
     }
-    warn!(%identity, path, "call refused: not allowed");
-    Err(Status::permission_denied(format!(
-        "{identity} may not call {path}"
-    )))
+    let why = format!("{identity} may not call {path}");
+    Err(not_allowed(Code::PermissionDenied, &why, &path))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub mod hop;
 mod jobs;
 mod peer;
 mod runbooks;
-mod status;
+pub(crate) mod status;
 
 use tonic::{Request, Status};
 

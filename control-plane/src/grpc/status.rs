@@ -9,9 +9,13 @@
 use aldis_proto::convert;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::services::{Error, Kind};
+
+/// Bytes of a message or a hint. Both travel in headers, where three bytes stand for one that is not
+/// ASCII; clients take 16 KiB of headers and fail the call over more.
+const LONGEST: usize = 2048;
 
 /// A service's refusal.
 pub(super) fn of(error: &Error) -> Status {
@@ -33,11 +37,38 @@ pub(super) fn of(error: &Error) -> Status {
     if let Some(value) = error
         .hint
         .as_deref()
-        .and_then(|hint| encode(hint).parse().ok())
+        .and_then(|hint| encode(&cut(hint, LONGEST)).parse().ok())
     {
         metadata.insert("aldis-hint", value);
     }
-    Status::with_metadata(code, error.problem.clone(), metadata)
+    Status::with_metadata(code, cut(&error.problem, LONGEST), metadata)
+}
+
+/// A refusal of the authorization table, with a number to find it by.
+pub(crate) fn not_allowed(code: Code, problem: &str, about: &dyn std::fmt::Display) -> Status {
+    let request = hex::encode(rand::random::<[u8; 6]>());
+    warn!(request, call = %about, problem, "call refused");
+    let mut metadata = MetadataMap::new();
+    metadata.insert("aldis-exit", MetadataValue::from_static("11"));
+    if let Ok(value) = request.parse() {
+        metadata.insert("aldis-request", value);
+    }
+    Status::with_metadata(code, cut(problem, LONGEST), metadata)
+}
+
+/// The beginning of a text, at a line's end where it has lines.
+fn cut(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let mut end = longest;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let kept = text[..end]
+        .rfind('\n')
+        .map_or(&text[..end], |at| &text[..at]);
+    format!("{kept}\n… and more")
 }
 
 /// A message that cannot be read.
@@ -62,6 +93,21 @@ fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_thousand_clusters_say_fits_into_headers() {
+        let lines: Vec<String> = (0..1000).map(|n| format!("eu-west/c{n}: ä")).collect();
+        let error = Error {
+            kind: Kind::Refused,
+            problem: lines.join("\n"),
+            hint: Some(lines.join(", ")),
+        };
+        let status = of(&error);
+        assert!(status.message().len() <= LONGEST + 16);
+        assert!(status.message().ends_with("\n… and more"));
+        let hint = status.metadata().get("aldis-hint").unwrap();
+        assert!(hint.len() <= 3 * LONGEST + 64);
+    }
 
     #[test]
     fn a_hint_survives_metadata_whatever_it_holds() {

@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 
 use super::{Asked, Error, Progress, Services, Wanted};
 
+/// Targets named in one hint; more are counted.
+const NAMED: usize = 10;
+
 impl Services {
     /// Plans to put back what a job left.
     pub async fn plan_undo(
@@ -86,7 +89,11 @@ fn chosen(
         return Err(Error::refused(format!("job {short} {otherwise}")));
     }
     if let Some(other) = only.iter().find(|target| !all.contains(target)) {
-        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let names = all.iter().take(NAMED).map(ToString::to_string);
+        let mut names: Vec<String> = names.collect();
+        if all.len() > NAMED {
+            names.push(format!("and {} more", all.len() - NAMED));
+        }
         let why = format!("{other} is not among the targets in question of job {short}");
         return Err(Error::refused(why).hint(format!("those are: {}", names.join(", "))));
     }
