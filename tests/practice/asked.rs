@@ -14,8 +14,14 @@ fn deploy_that_waits() -> String {
     )
 }
 
-async fn waiting_at_the_gate() -> (Practice, String) {
+pub(crate) async fn waiting_at_the_gate() -> (Practice, String) {
     let practice = Practice::start(&FOUR).await.unwrap();
+    let job = waits_at_the_gate(&practice).await;
+    (practice, job)
+}
+
+/// A job whose canary is changed and waits for its gate.
+pub(crate) async fn waits_at_the_gate(practice: &Practice) -> String {
     let plan = practice
         .plan(&deploy_that_waits(), json!({"image": "checkout:v3"}))
         .await
@@ -24,10 +30,10 @@ async fn waiting_at_the_gate() -> (Practice, String) {
     let job = practice.submit(&plan).await.unwrap();
     let changed = |_: &aldis_core::view::JobView| practice.images()[0].1 == 1;
     practice.until(&job, changed).await.unwrap();
-    (practice, job)
+    job
 }
 
-fn open_gates(practice: &Practice) {
+pub(crate) fn open_gates(practice: &Practice) {
     for name in FOUR {
         practice.cluster(name).create("shop", "gate", &["gate:1"]);
     }
@@ -75,12 +81,6 @@ async fn a_cancel_without_undo_leaves_it_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_paused_job_rests_until_it_is_resumed() {
-    let (practice, job) = waiting_at_the_gate().await;
-    practice.request(&job, &Wish::Pause).await.unwrap();
-    let parked = |view: &aldis_core::view::JobView| {
-        view.header.state == JobState::Paused && !view.waiting.is_empty()
-#[tokio::test]
 async fn a_cancel_that_would_change_nothing_is_refused_with_what_to_do_instead() {
     let (mut practice, job) = waiting_at_the_gate().await;
     let refused = async |practice: &Practice, undo| {
@@ -106,6 +106,12 @@ async fn a_cancel_that_would_change_nothing_is_refused_with_what_to_do_instead()
     assert!(refused(&practice, false).await.contains("has ended"));
 }
 
+#[tokio::test]
+async fn a_paused_job_rests_until_it_is_resumed() {
+    let (practice, job) = waiting_at_the_gate().await;
+    practice.request(&job, &Wish::Pause).await.unwrap();
+    let parked = |view: &aldis_core::view::JobView| {
+        view.header.state == JobState::Paused && !view.waiting.is_empty()
     };
     practice.until(&job, parked).await.unwrap();
     open_gates(&practice);

@@ -4,6 +4,7 @@ mod asked;
 mod jobs;
 mod linked;
 mod submissions;
+mod watching;
 
 /// A remedy: wave of one, then the rest; no soak.
 const ROLLBACK: &str = "apiVersion: aldis.dev/v1alpha1

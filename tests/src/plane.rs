@@ -115,13 +115,22 @@ impl Plane {
 
     /// A connection with this certificate, or with none.
     pub async fn connect_with(&self, leaf: Option<&Leaf>) -> anyhow::Result<Channel> {
+        self.connect_at(self.replicas[0].address, leaf).await
+    }
+
+    /// The same to the replica at this address.
+    pub async fn connect_at(
+        &self,
+        address: SocketAddr,
+        leaf: Option<&Leaf>,
+    ) -> anyhow::Result<Channel> {
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(self.authority.pem()))
             .domain_name("localhost");
         if let Some(leaf) = leaf {
             tls = tls.identity(Identity::from_pem(&leaf.certificate, &leaf.key));
         }
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.replicas[0].address))?;
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?;
         Ok(endpoint.tls_config(tls)?.connect().await?)
     }
 

@@ -65,7 +65,11 @@ impl Practice {
 
     /// The same, where everything may take so long.
     pub async fn start_patiently(names: &[&str], patience: Duration) -> anyhow::Result<Self> {
-        let plane = Plane::start().await?;
+        Self::on(Plane::start().await?, names, patience).await
+    }
+
+    /// The same on a control plane that was started already.
+    pub async fn on(plane: Plane, names: &[&str], patience: Duration) -> anyhow::Result<Self> {
         let channel = plane.connect(&Request::user("mei")).await?;
         let mut practice = Self {
             jobs: JobServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST),
@@ -334,6 +338,19 @@ impl Practice {
         let plan = self.plan(text, params).await?;
         let job = self.submit(&plan).await?;
         self.until_ended(&job).await
+    }
+
+    /// Lines of a job as they are written, and what could not be read, until it has ended.
+    pub async fn follow_logs(
+        &self,
+        job: &str,
+    ) -> Result<tonic::Streaming<v1::JobLogsResponse>, Status> {
+        let request = v1::JobLogsRequest {
+            job: job.to_owned(),
+            follow: true,
+            ..v1::JobLogsRequest::default()
+        };
+        Ok(self.jobs.clone().job_logs(request).await?.into_inner())
     }
 
     /// Log lines of a job as they are now.

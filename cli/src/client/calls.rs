@@ -94,6 +94,17 @@ pub struct JobFilter {
 
 /// An agent, as a replica sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// A job in a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Its record.
+    #[serde(flatten)]
+    pub header: Header,
+    /// What it waits for in the queue, in words.
+    pub waiting: Option<String>,
+}
+
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its cluster, `region/cluster`.
@@ -379,7 +390,7 @@ impl Client {
     }
 
     /// Jobs, newest first.
-    pub async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<Header>, Error> {
+    pub async fn list_jobs(&self, filter: &JobFilter) -> Result<Vec<Listed>, Error> {
         let request = v1::ListJobsRequest {
             states: filter.states.clone(),
             runbook: filter.runbook.clone(),
@@ -392,11 +403,13 @@ impl Client {
                 async move { Self::jobs(service).list_jobs(request).await }
             })
             .await?;
-        answer
-            .jobs
-            .iter()
-            .map(|job| read(Some(job), "jobs"))
-            .collect()
+        let mut waiting = answer.waiting;
+        let listed = answer.jobs.iter().map(|job| {
+            let header: Header = read(Some(job), "jobs")?;
+            let waiting = waiting.remove(header.id.as_str());
+            Ok(Listed { header, waiting })
+        });
+        listed.collect()
     }
 
     /// Follows a job.

@@ -23,8 +23,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 pub use calls::{
-    Agent, Broken, JobFilter, LogEvent, LogStream, Me, PlanRequest, PlanStep, RunbookEntry, Source,
-    Submission, WatchStream,
+    Agent, Broken, JobFilter, Listed, LogEvent, LogStream, Me, PlanRequest, PlanStep, RunbookEntry,
+    Source, Submission, WatchStream,
 };
 use connect::{Connector, Witness};
 

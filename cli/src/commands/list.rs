@@ -1,11 +1,10 @@
 //! `aldis list`: jobs, newest first.
 
 use aldis_core::ids::Timestamp;
-use aldis_core::job::Header;
 
 use super::wait::STATES;
 use crate::app::App;
-use crate::client::JobFilter;
+use crate::client::{JobFilter, Listed};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::Output;
@@ -53,7 +52,9 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     let jobs = app.client()?.list_jobs(&filter).await?;
     match app.printer.output {
         Output::Json => app.printer.json(&jobs),
-        Output::Name => app.printer.data(jobs.iter().map(|job| job.id.as_str())),
+        Output::Name => app
+            .printer
+            .data(jobs.iter().map(|job| job.header.id.as_str())),
         Output::Human if jobs.is_empty() => {
             app.printer.note([Line::of(Tone::Dim, "no jobs")]);
         }
@@ -62,9 +63,15 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
-fn table(jobs: &[Header], now: Timestamp) -> Vec<Line> {
-    let mut table = Table::new(["JOB", "RUNBOOK", "BY", "TARGETS", "STATE", "WHEN", "TOOK"]);
-    for job in jobs {
+fn table(jobs: &[Listed], now: Timestamp) -> Vec<Line> {
+    let mut table = Table::new([
+        "JOB", "RUNBOOK", "BY", "TARGETS", "STATE", "WHEN", "TOOK", "",
+    ]);
+    for Listed {
+        header: job,
+        waiting,
+    } in jobs
+    {
         let simulated = if job.simulated { " (simulated)" } else { "" };
         let took = job.started_at.map(|from| {
             let until = job.ended_at.unwrap_or(now);
@@ -78,6 +85,10 @@ fn table(jobs: &[Header], now: Timestamp) -> Vec<Line> {
             Line::of(tone(&job.state), state_words(&job.state)),
             ago(now.since(job.submitted_at)).into(),
             took.unwrap_or_else(|| "-".to_owned()).into(),
+            waiting
+                .as_ref()
+                .map_or_else(String::new, |waiting| format!("waits for {waiting}"))
+                .into(),
         ]);
     }
     table.lines()
@@ -100,10 +111,13 @@ mod tests {
         second.state = JobState::Queued;
         second.simulated = true;
         let now = Timestamp(NOW.0 + 900_000);
-        insta::assert_snapshot!(plain(&table(&[first, second], now)), @r"
+        let waiting = "its turn: 8 jobs run, as many as may".to_owned();
+        let listed = [(first, None), (second, Some(waiting))];
+        let listed = listed.map(|(header, waiting)| Listed { header, waiting });
+        insta::assert_snapshot!(plain(&table(&listed, now)), @r"
         JOB             RUNBOOK             BY        TARGETS        STATE      WHEN     TOOK
         j-01c9d4aabbcc  rollback-service@1  user/mei  2              succeeded  15m ago  8m31s
-        j-01c9d4aabbcc  rollback-service@1  user/mei  1 (simulated)  queued     15m ago  -
+        j-01c9d4aabbcc  rollback-service@1  user/mei  1 (simulated)  queued     15m ago  -      waits for its turn: 8 jobs run, as many as may
         ");
     }
 }

@@ -41,7 +41,8 @@ impl FleetService for FleetServer {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let request = request.into_inner();
         let selector = request.selector.into_iter().collect();
-        let agents = self.services.agents(&selector, &request.region);
+        let agents = self.services.list_agents(&selector, &request.region);
+        let agents = agents.map_err(|e| status::of(&e))?;
         let agents = agents.iter().map(info).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
     }

@@ -121,8 +121,13 @@ impl JobService for JobServer {
             .list_jobs(&filter)
             .await
             .map_err(|e| status::of(&e))?;
+        let waiting = jobs.iter().filter_map(|listed| {
+            let waiting = listed.waiting.clone()?;
+            Some((listed.header.id.to_string(), waiting))
+        });
         Ok(Response::new(v1::ListJobsResponse {
-            jobs: jobs.iter().map(document).collect(),
+            waiting: waiting.collect(),
+            jobs: jobs.iter().map(|listed| document(&listed.header)).collect(),
         }))
     }
 

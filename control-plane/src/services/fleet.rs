@@ -11,6 +11,16 @@ use crate::records::{self, Fleet};
 use crate::store::{Commit, Precondition, Write};
 
 impl Services {
+    /// The same as [`Self::agents`], from a replica that sees the store.
+    pub fn list_agents(
+        &self,
+        selector: &BTreeMap<String, String>,
+        region: &str,
+    ) -> Result<Vec<AgentFacts>, Error> {
+        self.sees_the_store()?;
+        Ok(self.agents(selector, region))
+    }
+
     /// Agents with all of these labels, in one region where one is named.
     pub fn agents(&self, selector: &BTreeMap<String, String>, region: &str) -> Vec<AgentFacts> {
         let mut all = self.0.agents.fleet();
@@ -26,6 +36,7 @@ impl Services {
 
     /// One agent.
     pub fn agent(&self, target: &TargetName) -> Result<AgentFacts, Error> {
+        self.sees_the_store()?;
         let all = self.0.agents.fleet();
         let found = all.into_iter().find(|facts| facts.fleet.target == *target);
         found.ok_or_else(|| unknown(target))

@@ -4,23 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aldis_core::decide::decide;
+use aldis_core::decide::{WaitingOn, decide};
 use aldis_core::ids::{JobId, TargetName};
-use aldis_core::job::{Header, Job};
+use aldis_core::job::{Header, Job, JobState};
 use aldis_core::plan::{Disposition, Plan};
 use aldis_core::view::{self as core_view, Conflict, JobView, PlanView};
 use aldis_proto::v1::LogLine;
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Error, Services};
+use super::{Error, Kind, Services};
+use crate::agents::Agents;
 use crate::jobs;
 use crate::leader::inventory;
 use crate::records::{self, Ended, PlanHeader};
 use crate::store::keys;
 use crate::turns;
+use crate::view::HOPELESS_AFTER;
 
 /// Shortest time between two views of one watch: people see no more, and 1,000 targets make 1 MB each.
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
@@ -48,6 +49,18 @@ pub struct Filter {
     pub submitted_by: String,
     /// At most so many, newest first.
     pub limit: usize,
+}
+
+/// Before a target's logs are asked for again whose agent was away, or whose stream ended early.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// A job in a list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its record.
+    pub header: Header,
+    /// What it waits for in the queue, in words.
+    pub waiting: Option<String>,
 }
 
 /// What a reader of logs gets.
@@ -104,6 +117,7 @@ impl Services {
     }
 
     async fn job_view(&self, id: &JobId) -> Result<JobView, Error> {
+        self.sees_the_store()?;
         let parts = &self.0;
         if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
             let seen = inventory::observe(&parts.view, &parts.turns, &loaded, parts.limits);
@@ -112,6 +126,21 @@ impl Services {
         }
         let ended = self.ended(id).await?;
         Ok(core_view::job(&ended, &[], self.now()))
+    }
+
+    /// A replica that is cut off from the store has a view that looks complete and is not: what it would
+    /// show as going on may be over. Whoever asks goes on to another one.
+    pub(super) fn sees_the_store(&self) -> Result<(), Error> {
+        let stale = self.0.view.stale_for(self.0.clock.boot_now());
+        if stale <= HOPELESS_AFTER {
+            return Ok(());
+        }
+        let why = format!(
+            "this replica has not seen the store for {} s: what it knows may be over",
+            stale.as_secs()
+        );
+        Err(Error::new(Kind::Unavailable, why)
+            .hint("ask another replica; jobs do not depend on this one"))
     }
 
     pub(super) async fn ended(&self, id: &JobId) -> Result<Job, Error> {
@@ -167,7 +196,8 @@ impl Services {
     }
 
     /// Jobs, newest first.
-    pub async fn list_jobs(&self, filter: &Filter) -> Result<Vec<Header>, Error> {
+    pub async fn list_jobs(&self, filter: &Filter) -> Result<Vec<Listed>, Error> {
+        self.sees_the_store()?;
         let mut all = jobs::headers(&self.0.view)?;
         let hot: BTreeSet<JobId> = all.iter().map(|header| header.id.clone()).collect();
         for record in self.0.store.list(keys::ENDED).await?.records {
@@ -179,7 +209,18 @@ impl Services {
         all.retain(|header| filter.takes(header));
         all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
         all.truncate(filter.limit);
-        Ok(all)
+        let turns = self.0.turns.all().await?;
+        let listed = all.into_iter().map(|header| {
+            let turn = turns
+                .get(&header.id)
+                .filter(|_| header.state == JobState::Queued);
+            let waiting = turn.and_then(WaitingOn::from_turn);
+            Listed {
+                waiting: waiting.map(|waiting| waiting.to_string()),
+                header,
+            }
+        });
+        Ok(listed.collect())
     }
 
     /// Log lines of a job from every target's agent; with `follow`, until the job has ended.
@@ -224,32 +265,35 @@ impl Services {
         follow: bool,
         lines: mpsc::Sender<Logged>,
     ) {
-        let ended: BoxStream<'static, ()> = if follow {
-            futures::stream::once(self.clone().until_ended(job.clone())).boxed()
-        } else {
-            futures::stream::pending().boxed()
+        let mut reading = Reading {
+            agents: self.0.agents.clone(),
+            job: job.clone(),
+            target,
+            after: 0,
+            is_gap_told: false,
+            lines,
         };
-        let mut ended = ended;
-        match self.0.agents.logs(&target, &job, 0, follow).await {
-            Ok(mut source) => loop {
-                tokio::select! {
-                    line = source.next() => match line {
-                        Some(line) => if lines.send(Logged::Line(line)).await.is_err() { return },
-                        None => return,
-                    },
-                    _ = ended.next() => return,
-                }
-            },
-            Err(error) => {
-                // The reader may have left.
-                let _ = lines
-                    .send(Logged::Gap {
-                        target,
-                        reason: error.to_string(),
-                    })
-                    .await;
+        if !follow {
+            // The reader may have left.
+            let _ = reading.once(false).await;
+            return;
+        }
+        let mut ended = std::pin::pin!(self.until_ended(job));
+        loop {
+            // A stream ends with its agent, its replica or its connection: what was read so far is known,
+            // and the next one goes on after it.
+            let read = async {
+                let read = reading.once(true).await;
+                tokio::time::sleep(REOPEN_AFTER).await;
+                read
+            };
+            tokio::select! {
+                read = read => if read.is_err() { return },
+                () = &mut ended => break,
             }
         }
+        // What came last may not have been read, or its agent was away.
+        let _ = reading.once(false).await;
     }
 
     async fn until_ended(self, job: JobId) {
@@ -268,6 +312,45 @@ impl Services {
         match jobs::load(&self.0.view, &self.0.plans, id).await? {
             Some(loaded) => Ok(Arc::new(loaded.job)),
             None => Ok(Arc::new(self.ended(id).await?)),
+        }
+    }
+}
+
+/// One target's lines, over as many streams as it takes.
+struct Reading {
+    agents: Arc<dyn Agents>,
+    job: JobId,
+    target: TargetName,
+    /// The highest number that was read.
+    after: u64,
+    /// Whether the reader knows that lines cannot be read at present.
+    is_gap_told: bool,
+    lines: mpsc::Sender<Logged>,
+}
+
+impl Reading {
+    /// Reads one stream to its end, or says once why there is none. Fails when the reader left.
+    async fn once(&mut self, follow: bool) -> Result<(), mpsc::error::SendError<Logged>> {
+        let opened = self
+            .agents
+            .logs(&self.target, &self.job, self.after, follow)
+            .await;
+        match opened {
+            Ok(mut source) => {
+                self.is_gap_told = false;
+                while let Some(line) = source.next().await {
+                    let sequence = line.sequence;
+                    self.lines.send(Logged::Line(line)).await?;
+                    self.after = self.after.max(sequence);
+                }
+                Ok(())
+            }
+            Err(_) if self.is_gap_told => Ok(()),
+            Err(error) => {
+                self.is_gap_told = true;
+                let (target, reason) = (self.target.clone(), error.to_string());
+                self.lines.send(Logged::Gap { target, reason }).await
+            }
         }
     }
 }

@@ -37,8 +37,8 @@ use crate::view::View;
 
 pub use error::{Error, Kind};
 pub use library::Origin;
-pub use listing::Filter;
 pub(crate) use listing::Logged;
+pub use listing::{Filter, Listed};
 pub use planning::{Asked, Progress, Wanted};
 pub use submission::{Submission, Submitted};
 

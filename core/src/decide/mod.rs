@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::ids::{JournalId, TargetName, Timestamp};
-use crate::inventory::{Inventory, Presence, Turn};
+use crate::inventory::{Inventory, Presence};
 use crate::job::{
     Commitment, Event, HeaderEvent, Job, JobState, Request, Resolution, StopCause, Target,
     TargetEvent, TargetState, Wish,
@@ -223,13 +223,9 @@ impl Round<'_> {
     }
 
     fn queued(&mut self) {
-        match self.inventory.turn.clone() {
-            Turn::Yes => self.emit_header(HeaderEvent::Started { at: self.now }),
-            Turn::NotYet => self.wait(WaitingOn::Turn),
-            Turn::Full { running } => self.wait(WaitingOn::RunningJobs { bound: running }),
-            Turn::Locked { object, target, by } => {
-                self.wait(WaitingOn::Lock { object, target, by });
-            }
+        match WaitingOn::from_turn(&self.inventory.turn) {
+            None => self.emit_header(HeaderEvent::Started { at: self.now }),
+            Some(reason) => self.wait(reason),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, TargetName, Timestamp};
-use crate::inventory::Presence;
+use crate::inventory::{Presence, Turn};
 use crate::job::Direction;
 use crate::plan::ObjectRef;
 
@@ -127,6 +127,40 @@ pub enum WaitingOn {
 }
 
 impl WaitingOn {
+    /// The reason that a place in the queue gives; none for whoever's turn it is.
+    pub fn from_turn(turn: &Turn) -> Option<Self> {
+        match turn.clone() {
+            Turn::Yes => None,
+            Turn::NotYet => Some(Self::Turn),
+            Turn::Full { running } => Some(Self::RunningJobs { bound: running }),
+            Turn::Locked { object, target, by } => Some(Self::Lock { object, target, by }),
+        }
+    }
+
+    /// The target that it names, if it names one.
+    pub fn target(&self) -> Option<&TargetName> {
+        match self {
+            Self::Lock { target, .. }
+            | Self::Agent { target, .. }
+            | Self::AgentAbsent { target, .. }
+            | Self::AgentNotMerged { target }
+            | Self::AgentContested { target, .. }
+            | Self::AgentHeld { target, .. }
+            | Self::Deferred { target, .. }
+            | Self::LatePlan { target }
+            | Self::Operator { target } => Some(target),
+            Self::Turn
+            | Self::RunningJobs { .. }
+            | Self::DriftCheck { .. }
+            | Self::DispatchHalted { .. }
+            | Self::Barrier { .. }
+            | Self::Slot { .. }
+            | Self::Soak { .. }
+            | Self::EarlierWaves { .. }
+            | Self::Paused => None,
+        }
+    }
+
     /// The reason that an agent's presence gives.
     pub fn from_presence(target: &TargetName, presence: &Presence) -> Self {
         let target = target.clone();
