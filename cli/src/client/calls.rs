@@ -115,8 +115,9 @@ pub struct Agent {
     pub state: String,
     /// Why, where it is not live.
     pub detail: String,
-    /// Milliseconds since it was last heard of.
-    pub last_seen_ms: u64,
+    /// Milliseconds since it was last heard of, or since its session ended; none where the answering
+    /// replica cannot say.
+    pub last_seen_ms: Option<u64>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// True for a practice cluster.
@@ -634,7 +635,7 @@ fn agent(info: v1::AgentInfo) -> Agent {
         version: info.version,
         state: info.state,
         detail: info.detail,
-        last_seen_ms: info.last_seen_ms,
+        last_seen_ms: (!info.last_seen_unknown).then_some(info.last_seen_ms),
         labels: info.labels.into_iter().collect(),
         simulated: info.simulated,
         cluster_uid: info.cluster_uid,

@@ -75,7 +75,7 @@ async fn list(app: &App, args: &ListArgs) -> Result<Exit, Error> {
     let selector: BTreeMap<_, _> = args.selector.iter().cloned().collect();
     let mut agents = app.client()?.agents(&selector, &args.region).await?;
     if let Some(stale) = args.stale {
-        agents.retain(|agent| Duration::from_millis(agent.last_seen_ms) >= stale);
+        agents.retain(|agent| is_stale(agent, stale));
     }
     match app.printer.output {
         Output::Json => app.printer.json(&agents),
@@ -91,6 +91,14 @@ async fn list(app: &App, args: &ListArgs) -> Result<Exit, Error> {
 }
 
 async fn show(app: &App, target: &TargetName) -> Result<Exit, Error> {
+/// Who is lost and was never heard of was not heard of for so long either.
+fn is_stale(agent: &Agent, for_so_long: Duration) -> bool {
+    match agent.last_seen_ms {
+        Some(age) => Duration::from_millis(age) >= for_so_long,
+        None => agent.state == "lost",
+    }
+}
+
     let agent = app.client()?.agent(target).await?;
     match app.printer.output {
         Output::Json => app.printer.json(&agent),
@@ -157,5 +165,27 @@ fn shown(uid: &str) -> &str {
         "no cluster yet"
     } else {
         uid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_agent_is_stale_also_where_nobody_knows_since_when() {
+        let agent = |state: &str, last_seen_ms| Agent {
+            state: state.into(),
+            last_seen_ms,
+            ..Agent::default()
+        };
+        let minute = Duration::from_secs(60);
+        assert!(is_stale(&agent("lost", None), minute));
+        assert!(is_stale(&agent("lost", Some(61_000)), minute));
+        assert!(!is_stale(&agent("live", Some(1_000)), minute));
+        assert!(
+            !is_stale(&agent("live", None), minute),
+            "on another replica"
+        );
     }
 }

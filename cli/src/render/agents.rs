@@ -103,12 +103,13 @@ fn or_dash(text: &str) -> &str {
 }
 
 fn last_seen(agent: &Agent) -> String {
-    // Known from the records only: the answering replica has not heard of it.
-    if agent.state == "lost" && agent.last_seen_ms == 0 {
-        let known = if agent.generation == 0 { "never" } else { "?" };
-        return known.to_owned();
+    match agent.last_seen_ms {
+        Some(age) => ago(Duration::from_millis(age)),
+        None if agent.generation == 0 => "never".to_owned(),
+        None if agent.state == "lost" => "?".to_owned(),
+        // It hangs on another replica, which hears it.
+        None => "-".to_owned(),
     }
-    ago(Duration::from_millis(agent.last_seen_ms))
 }
 
 /// What an agent that is away has in hand, nobody can say.
@@ -160,7 +161,7 @@ mod tests {
             target: target.into(),
             version: "0.1.0".into(),
             state: state.into(),
-            last_seen_ms: 1_200,
+            last_seen_ms: Some(1_200),
             labels: BTreeMap::from([("env".into(), "prod".into())]),
             cluster_uid: "4f1c".into(),
             open_attempts: 1,
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn what_a_lost_agent_does_is_not_known() {
         let mut lost = agent("us-west/edge-7", "lost");
-        lost.last_seen_ms = 7_200_000;
+        lost.last_seen_ms = Some(7_200_000);
         let mut swapped = agent("us-east/prod-2", "held");
         swapped.offered_cluster_uid = "99aa".into();
         swapped.simulated = true;

@@ -107,6 +107,7 @@ fn info(facts: &AgentFacts) -> v1::AgentInfo {
         state: state.to_owned(),
         detail,
         last_seen_ms: last_seen,
+        last_seen_unknown: facts.last_seen.is_none(),
         labels: fleet.labels.clone().into_iter().collect(),
         simulated: fleet.simulated,
         cluster_uid: fleet.identity.cluster_uid.clone(),

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aldis_core::ids::{JobId, TargetName};
+use aldis_core::ids::{JobId, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
 use aldis_core::job::Target;
 use aldis_core::question::{Answer, Question};
@@ -259,6 +259,7 @@ impl<H: Hop> Agents for Directory<H> {
             (presence::fleet(all).unwrap_or_default(), open)
         });
         let now = shared.parts.clock.boot_now();
+        let today = Timestamp(shared.parts.clock.wall_now());
         known
             .into_values()
             .map(|known| {
@@ -266,9 +267,15 @@ impl<H: Hop> Agents for Directory<H> {
                     .session(&known.fleet.target)
                     .map(|live| Duration::from_millis(live.heard_ms.load(Ordering::Relaxed)));
                 let presence: Presence = known.presence(fence);
+                let absent = match &presence {
+                    Presence::Absent { since } if *since != Timestamp(0) => {
+                        Some(today.since(*since))
+                    }
+                    _ => None,
+                };
                 AgentFacts {
                     open_attempts: open.iter().filter(|t| **t == known.fleet.target).count(),
-                    last_seen: heard.map(|heard| now.saturating_sub(heard)),
+                    last_seen: heard.map(|heard| now.saturating_sub(heard)).or(absent),
                     session: known.session.map(|(session, _)| session),
                     fleet: known.fleet,
                     presence,
