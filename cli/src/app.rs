@@ -13,6 +13,7 @@ use crate::context::{self, Context};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::{Printer, ProgressMode, declined};
+use crate::render::standing::named;
 use crate::render::text::{Line, Tone, quoted};
 use crate::render::time::span;
 
@@ -133,8 +134,8 @@ impl App {
         match self.progress_mode() {
             ProgressMode::Tty => {
                 let text = format!("planning  {}/{}", step.done, step.total);
-                let line =
-                    Line::of(Tone::Busy, text).and(format!("  {} {}", step.target, step.state));
+                let who = named(&step.target, step.simulated);
+                let line = Line::of(Tone::Busy, text).and(format!("  {who} {}", step.state));
                 self.printer.frame(&[line]);
             }
             ProgressMode::Json => self.printer.json_line(&serde_json::json!({
@@ -169,6 +170,7 @@ impl App {
 
     /// Asks where the context is protected, and nowhere else: for what must not wait, or is taken back
     /// as easily as it is done.
+                "simulated": step.simulated,
     pub async fn confirm_if_protected(&self, question: &str) -> Result<(), Error> {
         let context = self.context()?;
         if context.protected {

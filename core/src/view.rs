@@ -122,7 +122,7 @@ pub fn job(job: &Job, waiting: &[WaitingOn], now: Timestamp) -> JobView {
         waiting: waiting
             .iter()
             .map(|on| WaitingView {
-                text: on.to_string(),
+                text: marked(job, on),
                 next: on.next_command(&job.header.id),
                 on: on.clone(),
             })
@@ -138,6 +138,17 @@ fn target(job: &Job, name: &TargetName) -> TargetView {
     let record = job.target(name);
     let part = job.part(name);
     let left_out = part.and_then(|part| match &part.disposition {
+/// The reason in words, its target marked where that is a practice cluster.
+fn marked(job: &Job, on: &WaitingOn) -> String {
+    let text = on.to_string();
+    match on.target() {
+        Some(name) if job.part(name).is_some_and(|part| part.simulated) => {
+            text.replacen(&name.to_string(), &format!("{name} (simulated)"), 1)
+        }
+        _ => text,
+    }
+}
+
         Disposition::Unchanged { why } | Disposition::Skipped { why } => Some(why.clone()),
         Disposition::Refused { why, .. } => Some(why.clone()),
         Disposition::Run | Disposition::Deferred { .. } => None,

@@ -56,6 +56,8 @@ pub struct PlanRequest {
 pub struct PlanStep {
     /// Who has just answered.
     pub target: String,
+    /// True for a practice cluster.
+    pub simulated: bool,
     /// With which result.
     pub state: String,
     /// How many have.
@@ -92,8 +94,6 @@ pub struct JobFilter {
     pub limit: u32,
 }
 
-/// An agent, as a replica sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 /// A job in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,6 +105,8 @@ pub struct Listed {
     pub waiting: Option<String>,
 }
 
+/// An agent, as a replica sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its cluster, `region/cluster`.
@@ -611,6 +613,7 @@ async fn planned(
             Some(Some(Message::Plan(document))) => return Ok(document),
             Some(Some(Message::Progress(step))) => progress(PlanStep {
                 target: step.target,
+                simulated: step.simulated,
                 state: step.state,
                 done: step.done,
                 total: step.total,

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::printer::Output;
 use crate::render::agents;
+use crate::render::standing::named;
 use crate::render::text::{Line, Tone};
 
 /// `aldis agents`.
@@ -90,7 +91,6 @@ async fn list(app: &App, args: &ListArgs) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
-async fn show(app: &App, target: &TargetName) -> Result<Exit, Error> {
 /// Who is lost and was never heard of was not heard of for so long either.
 fn is_stale(agent: &Agent, for_so_long: Duration) -> bool {
     match agent.last_seen_ms {
@@ -99,6 +99,7 @@ fn is_stale(agent: &Agent, for_so_long: Duration) -> bool {
     }
 }
 
+async fn show(app: &App, target: &TargetName) -> Result<Exit, Error> {
     let agent = app.client()?.agent(target).await?;
     match app.printer.output {
         Output::Json => app.printer.json(&agent),
@@ -113,15 +114,15 @@ async fn repin(app: &App, args: &RepinArgs) -> Result<Exit, Error> {
     let client = app.client()?;
     let agent = client.agent(&args.target).await?;
     let uid = accepted(&agent, args)?;
+    let name = named(&agent.target, agent.simulated);
     app.printer.note([
         Line::from(format!(
-            "{}  is pinned to   {}",
-            agent.target,
+            "{name}  is pinned to   {}",
             shown(&agent.cluster_uid)
         )),
-        Line::from(format!("{}  would become   {uid}", agent.target)),
+        Line::from(format!("{name}  would become   {uid}")),
     ]);
-    app.confirm(&format!("Accept another cluster behind {}?", agent.target))
+    app.confirm(&format!("Accept another cluster behind {name}?"))
         .await?;
     let look = format!("aldis agents show {}", agent.target);
     app.reach(Stage::Changing { look: look.clone() });
@@ -129,7 +130,7 @@ async fn repin(app: &App, args: &RepinArgs) -> Result<Exit, Error> {
     let find_out = format!("`{look}` says which cluster is pinned");
     pinned.map_err(|error| error.of_a_change("the cluster was accepted", find_out))?;
     app.reach(Stage::Reading);
-    let text = format!("{} is pinned to cluster {uid}", agent.target);
+    let text = format!("{name} is pinned to cluster {uid}");
     match app.printer.output {
         Output::Human => app.printer.data([text]),
         Output::Json => app

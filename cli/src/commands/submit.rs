@@ -105,10 +105,11 @@ pub async fn plan_to_job(
 fn question(view: &PlanView) -> String {
     let plan = &view.plan;
     let targets = count(plan.runs().count(), "target", "targets");
-    let practice = if plan.parts.values().all(|part| part.simulated) {
-        " (all simulated)"
-    } else {
-        ""
+    let simulated = plan.parts.values().filter(|part| part.simulated).count();
+    let practice = match simulated {
+        0 => String::new(),
+        all if all == plan.parts.len() => " (all simulated)".to_owned(),
+        some => format!(" ({some} of {} simulated)", plan.parts.len()),
     };
     if has_changes(plan) {
         format!("Run {} on {targets}{practice}?", plan.scope.runbook)

@@ -266,6 +266,7 @@ where
         Ok(v1::PlanResponse {
             message: Some(Message::Progress(v1::PlanProgress {
                 target: progress.target.to_string(),
+                simulated: progress.simulated,
                 state: progress.state.to_owned(),
                 done: u32::try_from(progress.done).unwrap_or(u32::MAX),
                 total: u32::try_from(progress.total).unwrap_or(u32::MAX),

@@ -77,6 +77,8 @@ pub enum Asked {
 pub struct Progress {
     /// Which.
     pub target: TargetName,
+    /// True for a practice cluster.
+    pub simulated: bool,
     /// `planned`, `unchanged`, `refused`, `unreachable`.
     pub state: &'static str,
     /// Answers so far.
@@ -192,11 +194,13 @@ impl Services {
         let mut parts = BTreeMap::new();
         while let Some(part) = answers.next().await {
             let (target, state) = (part.target.clone(), state_of(&part.disposition));
+            let simulated = part.simulated;
             parts.insert(target.clone(), part);
             let done = parts.len();
             // Whoever asked may have left; the plan is kept for them.
             let _ = progress.try_send(Progress {
                 target,
+                simulated,
                 state,
                 done,
                 total,

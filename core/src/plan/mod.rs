@@ -179,7 +179,10 @@ impl Plan {
             .parts
             .values()
             .filter_map(|part| match &part.disposition {
-                Disposition::Refused { why, .. } => Some(format!("{}: {why}", part.target)),
+                Disposition::Refused { why, .. } => {
+                    let simulated = if part.simulated { " (simulated)" } else { "" };
+                    Some(format!("{}{simulated}: {why}", part.target))
+                }
                 Disposition::Run
                 | Disposition::Unchanged { .. }
                 | Disposition::Deferred { .. }
