@@ -10,6 +10,7 @@ use crate::ids::{Attempt, JobId, StepId, TargetName, Timestamp};
 use crate::job::{Header, Job, JobState, Resolution, StopCause, TargetFailure, TargetState};
 use crate::outcome::StepState;
 use crate::plan::{Disposition, ObjectRef, Plan};
+use crate::runbook::Direction;
 
 /// A plan, with what stands in its way now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct JobView {
     pub waiting: Vec<WaitingView>,
     /// Failures plus unknowns that are accepted.
     pub budget: usize,
+    /// Whether the job is there to change something, or to help where something is wrong.
+    pub direction: Direction,
     /// The answering replica's clock.
     pub now: Timestamp,
     /// What `aldis` should exit with, were this the end; none while it goes on.
@@ -128,16 +131,13 @@ pub fn job(job: &Job, waiting: &[WaitingOn], now: Timestamp) -> JobView {
             })
             .collect(),
         budget: phase.budget,
+        direction: job.plan.scope.body.spec.direction,
         now,
         exit_code: exit_code(job),
         header: job.header.clone(),
     }
 }
 
-fn target(job: &Job, name: &TargetName) -> TargetView {
-    let record = job.target(name);
-    let part = job.part(name);
-    let left_out = part.and_then(|part| match &part.disposition {
 /// The reason in words, its target marked where that is a practice cluster.
 fn marked(job: &Job, on: &WaitingOn) -> String {
     let text = on.to_string();
@@ -149,6 +149,10 @@ fn marked(job: &Job, on: &WaitingOn) -> String {
     }
 }
 
+fn target(job: &Job, name: &TargetName) -> TargetView {
+    let record = job.target(name);
+    let part = job.part(name);
+    let left_out = part.and_then(|part| match &part.disposition {
         Disposition::Unchanged { why } | Disposition::Skipped { why } => Some(why.clone()),
         Disposition::Refused { why, .. } => Some(why.clone()),
         Disposition::Run | Disposition::Deferred { .. } => None,

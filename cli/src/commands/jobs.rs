@@ -1,7 +1,7 @@
 //! `aldis cancel`, `pause`, `resume`: what is asked of a running job.
 
 use aldis_core::ids::RequestId;
-use aldis_core::job::{JobState, Rest, TargetState, Wish};
+use aldis_core::job::{JobState, Wish};
 use aldis_core::view::JobView;
 
 use crate::app::{App, Stage};
@@ -12,6 +12,7 @@ use crate::follow::{self, Named};
 use crate::printer::{Output, ProgressMode};
 use crate::render::job::{state_words, title};
 use crate::render::text::{Line, Tone, count};
+use crate::render::verdict::stands;
 
 /// `aldis pause`, `aldis resume`.
 #[derive(Debug, clap::Args)]
@@ -190,11 +191,7 @@ pub fn refuse_ended(view: &JobView) -> Result<(), Error> {
     let job = header.id.short();
     let message = format!("job {job} has ended: {}", state_words(&header.state));
     let error = Error::new(Exit::Refused, message);
-    let any_changed = view
-        .targets
-        .values()
-        .any(|target| target.state == TargetState::Rest(Rest::Changed));
-    Err(if any_changed {
+    Err(if view.targets.values().any(stands) {
         error.hint(format!("`aldis undo {job}` puts back what it changed"))
     } else {
         error

@@ -103,19 +103,16 @@ impl<'a> Progress<'a> {
         if self.mode != ProgressMode::Tty {
             return;
         }
-        let mut lines = match &self.last {
-            Some((view, _)) => self.tree(
-                view,
-                self.printer.rows().saturating_sub(2),
-                "Ctrl-C detaches",
-            ),
+        let rows = self.printer.rows().saturating_sub(2);
+        let lines = match &self.last {
+            Some((view, _)) => self.tree(view, rows, "Ctrl-C detaches"),
             None => vec![Line::of(Tone::Dim, "waiting for the control plane …")],
         };
-        if let Some(why) = &self.trouble {
+        let trouble = self.trouble.as_ref().map(|why| {
             let text = format!("! lost the control plane ({why}); the job goes on; trying again");
-            lines.push(Line::of(Tone::Warn, text));
-        }
-        self.printer.frame(&lines);
+            Line::of(Tone::Warn, text)
+        });
+        self.printer.frame(&fitted(lines, trouble, rows));
     }
 
     fn tree(&self, view: &JobView, rows: usize, footer: &str) -> Vec<Line> {
@@ -159,6 +156,13 @@ impl<'a> Progress<'a> {
     fn plain(&self, change: &Change, view: &JobView) -> Vec<Line> {
         plain(change, view, &self.seen, &self.zone)
     }
+}
+
+/// The tree, cut where it is taller than the screen, and below it what must be seen.
+fn fitted(mut lines: Vec<Line>, last: Option<Line>, rows: usize) -> Vec<Line> {
+    lines.truncate(rows);
+    lines.extend(last);
+    lines
 }
 
 fn plain(change: &Change, view: &JobView, seen: &Seen, zone: &TimeZone) -> Vec<Line> {
@@ -275,6 +279,14 @@ mod tests {
     use crate::render::text;
     use aldis_core::job::{JobState, Rest, StopCause, TargetState};
     use aldis_core::outcome::StepState;
+
+    #[test]
+    fn that_there_is_no_news_stands_below_a_tree_of_any_height() {
+        let tree: Vec<Line> = (0..50).map(|n| Line::from(format!("row {n}"))).collect();
+        let shown = fitted(tree, Some(Line::from("lost")), 20);
+        assert_eq!(shown.len(), 21);
+        assert_eq!(shown.last().unwrap().plain(), "lost");
+    }
 
     #[test]
     fn plain_lines_tell_a_run_without_a_cursor() {

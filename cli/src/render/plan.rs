@@ -22,6 +22,9 @@ const WAVE_NAMES: usize = 12;
 /// Targets named beside a change or a warning; more are counted.
 const NAMES: usize = 3;
 
+/// Objects that other jobs hold which are named; more are counted.
+const CONFLICTS: usize = 5;
+
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
@@ -203,7 +206,8 @@ impl Drawing<'_> {
                 line
             })
             .collect();
-        lines.extend(self.view.conflicts.iter().map(|conflict| {
+        let more = self.view.conflicts.len().saturating_sub(CONFLICTS);
+        lines.extend(self.view.conflicts.iter().take(CONFLICTS).map(|conflict| {
             let mut line = Line::of(Tone::Warn, "  ! ");
             line.push(Tone::Strong, self.name(&conflict.target));
             let held = format!(
@@ -214,6 +218,10 @@ impl Drawing<'_> {
             line.push(Tone::Plain, held);
             line
         }));
+        if more > 0 {
+            let text = format!("  ! and {more} more objects that other jobs hold");
+            lines.push(Line::of(Tone::Warn, text));
+        }
         lines
     }
 

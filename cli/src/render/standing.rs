@@ -194,7 +194,13 @@ fn at_rest(rest: &Rest, target: &TargetView) -> Standing {
         (Rest::Restored, Some(cause)) => Standing::new(Class::Failed, "restored", cause),
         (Rest::Untouched, Some(cause)) => Standing::new(Class::Failed, "untouched", cause),
         (Rest::NeedsOperator { why }, cause) => {
-            let detail = cause.map_or_else(|| why.clone(), |cause| format!("{why}: {cause}"));
+            let detail = match (&target.failure, cause) {
+                // The reason holds the cause already, as the core writes it.
+                (Some(failure), Some(cause)) if !why.contains(&failure.failure.cause) => {
+                    format!("{why}: {cause}")
+                }
+                _ => why.clone(),
+            };
             Standing::new(Class::Failed, "needs operator", detail)
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aldis_core::ids::{StepId, TargetName};
 use aldis_core::job::{JobState, Rest, StopCause, TargetState};
 use aldis_core::outcome::{Failure, StepState};
+use aldis_core::runbook::Direction;
 use aldis_core::view::{JobView, TargetView};
 
 use super::job::{state_words, tone};
@@ -36,7 +37,12 @@ pub fn lines(view: &JobView) -> Vec<Line> {
 /// What is to be told of targets while a job goes on, each part with a blank line after it.
 pub fn so_far(view: &JobView) -> Vec<Line> {
     let mut lines = Vec::new();
-    for told in [failures(view), questions(view), left_alone(view)] {
+    for told in [
+        failures(view),
+        questions(view),
+        stopped(view),
+        left_alone(view),
+    ] {
         if !told.is_empty() {
             lines.extend(told);
             lines.push(Line::new());
@@ -72,6 +78,8 @@ fn counts(view: &JobView) -> Vec<String> {
         let fate = match fate(target) {
             // What was not begun when a job ended stays untouched.
             Fate::NotStarted if view.header.state.is_ended() => Fate::Untouched,
+            // Only a remedy was there to help.
+            Fate::Failed if view.direction == Direction::Remedy => Fate::NotHelped,
             fate => fate,
         };
         of.entry(fate).or_default().push(name);
@@ -81,7 +89,13 @@ fn counts(view: &JobView) -> Vec<String> {
             let count = format!("{} {}", names.len(), fate.word());
             match fate {
                 Fate::Changed | Fate::Restored | Fate::NotStarted | Fate::Untouched => count,
-                Fate::LeftAlone | Fate::NotHelped | Fate::Unknown | Fate::Stuck | Fate::HalfWay => {
+                Fate::LeftAlone
+                | Fate::NotHelped
+                | Fate::Failed
+                | Fate::Stopped
+                | Fate::Unknown
+                | Fate::Stuck
+                | Fate::HalfWay => {
                     format!("{count} ({})", named(view, &names))
                 }
             }
@@ -96,6 +110,9 @@ enum Fate {
     LeftAlone,
     Untouched,
     NotHelped,
+    Failed,
+    /// Left as it was when an operator or the budget stopped the job.
+    Stopped,
     Unknown,
     Stuck,
     HalfWay,
@@ -110,6 +127,8 @@ impl Fate {
             Self::LeftAlone => "left alone",
             Self::Untouched => "untouched",
             Self::NotHelped => "not helped",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped half way",
             Self::Unknown => "unknown",
             Self::Stuck => "stuck",
             Self::HalfWay => "on the way",
@@ -127,7 +146,8 @@ fn fate(target: &TargetView) -> Fate {
             Fate::LeftAlone
         }
         T::Rest(Rest::Untouched) => Fate::Untouched,
-        T::Rest(Rest::NeedsOperator { .. }) => Fate::NotHelped,
+        T::Rest(Rest::NeedsOperator { .. }) if target.failure.is_some() => Fate::Failed,
+        T::Rest(Rest::NeedsOperator { .. }) => Fate::Stopped,
         T::Unknown { .. } => Fate::Unknown,
         T::Stuck { .. } => Fate::Stuck,
         T::NotStarted if target.left_out.is_some() => Fate::LeftAlone,
@@ -232,15 +252,32 @@ pub fn told(failure: &Failure) -> Vec<Line> {
 
 /// Outcomes that nobody knows and undos that did not work, each with the command that settles it.
 fn questions(view: &JobView) -> Vec<Line> {
-    let each = view.targets.iter();
-    each.flat_map(|(name, target)| question(view, name, target))
-        .collect()
+    let open = view.targets.iter().filter(|(_, target)| is_open(target));
+    let more = open.clone().count().saturating_sub(TOLD);
+    let told = open.take(TOLD);
+    let mut lines: Vec<Line> = told
+        .flat_map(|(name, target)| question(view, name, target))
+        .collect();
+    if more > 0 {
+        let job = view.header.id.short();
+        let text = format!("? and {}", count(more, "other question", "other questions"));
+        let all = format!("   all of them: aldis status {job} --failed");
+        lines.push(Line::of(Tone::Warn, text).and(all));
+    }
+    lines
 }
 
 /// The open question of one target, if it has one.
 pub fn questions_of(view: &JobView, name: &TargetName) -> Vec<Line> {
     let target = view.targets.get(name);
     target.map_or_else(Vec::new, |target| question(view, name, target))
+}
+
+fn is_open(target: &TargetView) -> bool {
+    matches!(
+        target.state,
+        TargetState::Unknown { .. } | TargetState::Stuck { .. }
+    )
 }
 
 fn question(view: &JobView, name: &TargetName, target: &TargetView) -> Vec<Line> {
@@ -271,6 +308,24 @@ fn question(view: &JobView, name: &TargetName, target: &TargetView) -> Vec<Line>
         "aldis resolve {job} --target {name} --step {step} --as done|not-done|abandon --reason TEXT"
     )));
     lines
+}
+
+/// Targets that need somebody though nothing failed on them, told once for each reason.
+fn stopped(view: &JobView) -> Vec<Line> {
+    let mut reasons: BTreeMap<&str, Vec<&TargetName>> = BTreeMap::new();
+    for (name, target) in &view.targets {
+        if let TargetState::Rest(Rest::NeedsOperator { why }) = &target.state
+            && target.failure.is_none()
+        {
+            reasons.entry(why).or_default().push(name);
+        }
+    }
+    let told = reasons.into_iter().map(|(why, names)| {
+        let mut line = Line::of(Tone::Bad, "✘ ");
+        line.push(Tone::Strong, named(view, &names));
+        line.and(format!(" {why}"))
+    });
+    told.collect()
 }
 
 /// Targets that had no part in it, told once for each reason.
@@ -345,7 +400,7 @@ fn next(view: &JobView) -> Vec<Line> {
     let job = view.header.id.short();
     let any = |wanted: fn(&TargetView) -> bool| view.targets.values().any(wanted);
     let failed = any(|target| target.failure.is_some());
-    let changed = any(|target| target.state == TargetState::Rest(Rest::Changed));
+    let changed = any(stands);
     let mut commands: Vec<(&str, String)> = Vec::new();
     let is_drift = matches!(
         &view.header.state,
@@ -397,6 +452,18 @@ fn next(view: &JobView) -> Vec<Line> {
     rows(&commands)
 }
 
+/// Whether something of the job stands there, which an undo would put back.
+pub fn stands(target: &TargetView) -> bool {
+    match &target.state {
+        TargetState::Rest(Rest::Changed) => true,
+        TargetState::Rest(Rest::Restored) => false,
+        _ => target
+            .steps
+            .iter()
+            .any(|(_, state)| state.may_have_effect()),
+    }
+}
+
 fn rows(commands: &[(&str, String)]) -> Vec<Line> {
     commands
         .iter()
@@ -414,7 +481,7 @@ mod tests {
     use super::*;
     use crate::render::sample::{self, done, fail, image_gone, plan, put, step, view};
     use crate::render::text::plain;
-    use aldis_core::job::{Direction, Job};
+    use aldis_core::job::Job;
     use aldis_core::plan::Disposition;
 
     fn ended(job: &mut Job, state: JobState) -> String {
@@ -514,12 +581,57 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_change_says_where_it_stopped_and_offers_to_put_it_back() {
+        let mut plan = plan(&["eu-west/prod-1", "us-east/prod-1"]);
+        plan.scope.body.spec.direction = Direction::Change;
+        let mut job = sample::job(plan);
+        let why = "stopped half way; what was changed stands".to_owned();
+        let rest = TargetState::Rest(Rest::NeedsOperator { why });
+        put(&mut job, "eu-west/prod-1", rest);
+        step(&mut job, "eu-west/prod-1", "rollback", done());
+        let cause = StopCause::Cancelled {
+            by: "user/mei".into(),
+            reason: "wrong day".into(),
+        };
+        insta::assert_snapshot!(ended(&mut job, JobState::Cancelled { cause }), @r"
+        ✘ eu-west/prod-1 stopped half way; what was changed stands
+
+        Stopped: cancelled by user/mei: wrong day
+
+        Job j-01c9d4aabbcc rollback-service@1 CANCELLED   1 untouched · 1 stopped half way (eu-west/prod-1)   exit 6
+          undo   aldis undo j-01c9d4aabbcc
+          retry  aldis retry j-01c9d4aabbcc
+        ");
+    }
+
+    #[test]
+    fn a_thousand_questions_are_a_few_and_a_number() {
+        let names: Vec<String> = (0..1000).map(|n| format!("eu-west/c{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut job = sample::job(plan(&names));
+        for name in names {
+            let unknown = TargetState::Unknown {
+                direction: aldis_core::job::Direction::Forward,
+                segment: 1,
+                evidence: vec!["no word".into()],
+            };
+            put(&mut job, name, unknown);
+        }
+        let state = JobState::NeedsOperator {
+            after: Box::new(JobState::Running),
+        };
+        let said = ended(&mut job, state);
+        assert_eq!(said.matches("aldis resolve").count(), TOLD, "{said}");
+        assert!(said.contains("and 995 other questions"), "{said}");
+    }
+
+    #[test]
     fn an_unknown_outcome_comes_with_the_command_that_settles_it() {
         let mut job = sample::job(plan(&["eu-west/prod-1", "us-east/prod-1"]));
         put(&mut job, "eu-west/prod-1", TargetState::Rest(Rest::Changed));
         let evidence = vec!["journal id changed; intent recorded, no outcome".to_owned()];
         let unknown = TargetState::Unknown {
-            direction: Direction::Forward,
+            direction: aldis_core::job::Direction::Forward,
             segment: 1,
             evidence: evidence.clone(),
         };
