@@ -86,7 +86,10 @@ impl From<Error> for crate::error::Error {
                 list(names)
             )),
             Error::NoHome => Some("set ALDIS_CONFIG to the configuration file".to_owned()),
-            Error::File { .. } | Error::Invalid { .. } | Error::NotAServer { .. } => None,
+            Error::Invalid { .. } => Some(
+                "mend the file, or name another one with ALDIS_CONFIG".to_owned(),
+            ),
+            Error::File { .. } | Error::NotAServer { .. } => None,
         };
         let converted = Self::new(Exit::Usage, error.to_string());
         match hint {
@@ -438,7 +441,10 @@ contexts:
             "contexts: [{name: a, server: 'http://x', ca: c}, {name: a, ca: c}]",
         )
         .unwrap();
-        let error = load(&path).unwrap_err().to_string();
+        let error = load(&path).unwrap_err();
+        let hint = crate::error::Error::from(load(&path).unwrap_err()).hint;
+        assert!(hint.is_some_and(|hint| hint.contains("ALDIS_CONFIG")));
+        let error = error.to_string();
         assert!(
             error.contains("contexts[0].server") && error.contains("contexts[1].name"),
             "{error}"

@@ -18,6 +18,10 @@ use crate::render::text::count;
 /// Bytes that are read of a runbook file: twice the longest valid one.
 const READ: u64 = 512 * 1024;
 
+/// What a file of parameters looks like.
+const PARAMETERS: &str =
+    "one `name: value` a line; `aldis runbook schema RUNBOOK` says which names there are";
+
 /// A runbook and what is given to it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Input {
@@ -153,14 +157,13 @@ fn typed(schema: Option<&Value>, key: &str, text: &str) -> Value {
 
 fn params_of(file: &PathBuf) -> Result<Map<String, Value>, Error> {
     let shown = file.display();
-    let hint = "write each as `NAME: VALUE` on a line of its own";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Error::usage(format!("cannot read parameters `{shown}`: {error}")))?;
     let value: Value = serde_saphyr::from_str(&text).map_err(|error| {
         let drawn = error.to_string().replace("<input>", &shown.to_string());
         Error::usage(format!("parameters `{shown}` are no YAML"))
             .details(drawn.lines().map(str::to_owned).collect())
-            .hint(hint)
+            .hint(PARAMETERS)
     })?;
     match value {
         Value::Object(params) => Ok(params),
@@ -168,7 +171,7 @@ fn params_of(file: &PathBuf) -> Result<Map<String, Value>, Error> {
         _ => Err(Error::usage(format!(
             "parameters `{shown}` must be a mapping of names to values"
         ))
-        .hint(hint)),
+        .hint(PARAMETERS)),
     }
 }
 
@@ -220,6 +223,9 @@ mod tests {
             json!({"service": "checkout", "port": 80})
         );
         std::fs::write(&path, "- a\n").unwrap();
-        assert!(params_of(&path).unwrap_err().message.contains("mapping"));
+        let error = params_of(&path).unwrap_err();
+        assert!(error.message.contains("mapping") && error.hint.is_some());
+        std::fs::write(&path, "a: [\n").unwrap();
+        assert!(params_of(&path).unwrap_err().hint.is_some());
     }
 }

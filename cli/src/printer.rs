@@ -354,8 +354,9 @@ fn error_lines(error: &Error) -> Vec<Line> {
     if error.hint.is_some() || error.request.is_some() {
         lines.push(Line::new());
     }
-    if let Some(hint) = &error.hint {
-        lines.push(Line::of(Tone::Busy, "hint: ").and(hint.as_str()));
+    for (row, hint) in error.hint.iter().flat_map(|hint| hint.lines()).enumerate() {
+        let head = if row == 0 { "hint: " } else { "      " };
+        lines.push(Line::of(Tone::Busy, head).and(hint.trim_start()));
     }
     if let Some(request) = &error.request {
         lines.push(Line::of(Tone::Dim, format!("request: {request}")));
@@ -380,6 +381,17 @@ mod tests {
 
         hint: list them with `aldis list`
         request: 8f3a
+        ");
+    }
+
+    #[test]
+    fn a_hint_of_two_lines_is_two_lines() {
+        let error = Error::new(Exit::Unreachable, "gone").hint("try again\n      or elsewhere");
+        insta::assert_snapshot!(plain(&error_lines(&error)), @r"
+        error: gone
+
+        hint: try again
+              or elsewhere
         ");
     }
 

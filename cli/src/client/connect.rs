@@ -23,6 +23,9 @@ use crate::exit::Exit;
 /// For one server, name look-up, TCP and TLS together. The next one may answer at once.
 const PER_SERVER: Duration = Duration::from_secs(4);
 
+/// What to look at where nobody answers.
+const WHERE: &str = "is the control plane running there, and is this the right context?";
+
 /// What became of the newest connection, shared with the calls that run over it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Witness(Arc<Mutex<Option<Error>>>);
@@ -94,8 +97,7 @@ impl Connector {
 
     async fn connect_to(&self, server: &Server) -> Result<TlsStream<TcpStream>, Error> {
         let unreachable = |why: String| {
-            Error::new(Exit::Unreachable, format!("cannot reach {server}: {why}"))
-                .hint("is the control plane running there, and is this the right context?")
+            Error::new(Exit::Unreachable, format!("cannot reach {server}: {why}")).hint(WHERE)
         };
         let handshake = async {
             let stream = TcpStream::connect((server.host.as_str(), server.port))
@@ -135,6 +137,7 @@ fn joined(troubles: Vec<Error>) -> Error {
                 "no server of this context can be reached",
             )
             .details(each)
+            .hint(WHERE)
         }
     }
 }
@@ -217,5 +220,6 @@ mod tests {
         assert_eq!(joined(vec![silent.clone(), refusal.clone()]), refusal);
         let both = joined(vec![silent.clone(), silent]);
         assert_eq!(both.details.len(), 2);
+        assert_eq!(both.hint.as_deref(), Some(WHERE));
     }
 }

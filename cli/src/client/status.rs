@@ -28,7 +28,8 @@ pub(super) fn error(status: &Status) -> Error {
         first.to_owned()
     };
     let mut error = Error::new(exit, message).details(lines.map(str::to_owned).collect());
-    error.hint = text("aldis-hint").or_else(|| hint(status.code()).map(str::to_owned));
+    let hint_of_ours = text("aldis-hint").map(|hint| decoded(&hint));
+    error.hint = hint_of_ours.or_else(|| hint(status.code()).map(str::to_owned));
     error.request = text("aldis-request");
     error
 }

@@ -79,7 +79,9 @@ pub(super) fn load(context: &Context) -> Result<Tls, Error> {
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let (cert, key) = (auth.cert.display(), auth.key.display());
                 let message = format!("certificate `{cert}` and key `{key}` do not go together");
-                Error::new(Exit::NotAllowed, message).details(vec![error.to_string()])
+                Error::new(Exit::NotAllowed, message)
+                    .details(vec![error.to_string()])
+                    .hint("`aldis context show` prints the files in use")
             })?
         }
     };
