@@ -1,11 +1,14 @@
 //! `aldis-agent`: acts on one cluster for the control plane that it dials.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aldis_agent::{config, run, telemetry};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,9 @@ struct Arguments {
     /// Configuration file (YAML).
     #[arg(long, global = true, value_name = "FILE", env = "ALDIS_AGENT_CONFIG")]
     config: Option<PathBuf>,
+    /// Ends when standard input does: for whoever starts it and must not leave it behind.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -57,6 +63,9 @@ fn begin(arguments: Arguments) -> anyhow::Result<()> {
         .block_on(async {
             let ending = CancellationToken::new();
             end_on_signals(ending.clone())?;
+            if arguments.end_with_stdin {
+                end_with_input(ending.clone())?;
+            }
             Ok(run::run(config, ending).await?)
         })
 }
@@ -69,6 +78,20 @@ fn end_on_signals(ending: CancellationToken) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        ending.cancel();
+    });
+    Ok(())
+}
+
+/// Ends when whoever holds the other end of standard input is gone, however they went. Read without a
+/// thread, which could not be ended.
+fn end_with_input(ending: CancellationToken) -> anyhow::Result<()> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let mut input = Receiver::from_owned_fd(input)
+        .context("`--end-with-stdin` wants a pipe as standard input")?;
+    tokio::spawn(async move {
+        let mut nothing = [0; 16];
+        while input.read(&mut nothing).await.is_ok_and(|read| read > 0) {}
         ending.cancel();
     });
     Ok(())

@@ -1,5 +1,6 @@
 //! `aldis-control-plane`: reads its configuration and runs a replica.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use aldis_control_plane::run::{self, Ended};
 use aldis_control_plane::{config, leadership, telemetry};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The control plane of Aldis
@@ -17,6 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
+    /// Ends when standard input does: for whoever starts it and must not leave it behind
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -72,7 +78,9 @@ fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => {
             let config = config::load(&arguments.config.config)?;
             telemetry::start(&config.log)?;
-            let ended = runtime.block_on(async { run::run(config, asked_to_stop()?).await })?;
+            let ended = runtime.block_on(async {
+                run::run(config, asked_to_stop(arguments.end_with_stdin)?).await
+            })?;
             // Whoever supervises restarts what lost leadership, and leaves alone what was asked to end.
             Ok(match ended {
                 Ended::Asked => ExitCode::SUCCESS,
@@ -105,15 +113,32 @@ fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+fn asked_to_stop(with_input: bool) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut input = with_input.then(input).transpose()?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = end_of(input.as_mut()) => {}
         }
     })
+}
+
+/// Standard input, which must be a pipe. Read without a thread, which could not be ended.
+fn input() -> anyhow::Result<Receiver> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    Receiver::from_owned_fd(input).context("`--end-with-stdin` wants a pipe as standard input")
+}
+
+/// Returns when whoever holds the other end is gone, however they went.
+async fn end_of(input: Option<&mut Receiver>) {
+    let Some(input) = input else {
+        return std::future::pending().await;
+    };
+    let mut nothing = [0; 16];
+    while input.read(&mut nothing).await.is_ok_and(|read| read > 0) {}
 }
 
 #[expect(

@@ -7,8 +7,10 @@
 //! | `prompts.rs` | questions, and leaving them |
 //! | `submissions.rs` | one job for one submission, whatever happens on the way |
 //! | `following.rs` | leaving a job that is followed, and stopping it |
+//! | `dev.rs` | a whole system in one command, and nothing left of it |
 
 mod codes;
+mod dev;
 mod following;
 mod forms;
 mod harness;

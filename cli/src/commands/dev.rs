@@ -17,9 +17,11 @@ use crate::context::{self, Context};
 use crate::dev::Error as DevError;
 use crate::dev::children::{Death, Program, Running, find};
 use crate::dev::files::{self, Layout, Wanted};
+use crate::dev::folder::{self, Folder};
 use crate::dev::targets::{self, Cluster, KubeContext, Target};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::input;
 use crate::printer::Output;
 use crate::render::standing::named;
 use crate::render::text::{Line, Tone, count};
@@ -51,6 +53,9 @@ pub struct Args {
     /// Keep everything in this folder; without it, all is thrown away at exit
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Store the runbooks of this folder in it
+    #[arg(long, value_name = "DIR")]
+    runbooks: Option<PathBuf>,
     /// Port of the control plane on loopback
     #[arg(long, value_name = "PORT", default_value_t = context::DEFAULT_PORT)]
     port: u16,
@@ -61,12 +66,15 @@ pub struct Args {
 
 /// Starts everything, and stays until Ctrl-C, SIGTERM or `--timeout`.
 pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
+    let path = context::path()?;
+    clean_up(&path)?;
     let folder = Folder::new(args.data.as_deref())?;
     let targets = targets::all(&args.contexts, args.kubeconfig.as_deref(), &args.simulate)?;
     let (server, agent) = (find("aldis-control-plane")?, find("aldis-agent")?);
     check_port(args.port)?;
-    let path = context::path()?;
-    check_context(&path, &args.name)?;
+    check_context(&path, &args.name, &folder)?;
+    let runbooks = args.runbooks.as_deref().map(runbooks).transpose()?;
+    let runbooks = runbooks.unwrap_or_default();
     let user = user();
     let layout = files::write(&Wanted {
         folder: folder.path(),
@@ -80,58 +88,21 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     tokio::pin!(stop);
     let mut trial = Trial {
         app,
-        args,
         folder,
         targets,
         children: Vec::new(),
         client: Client::new(&layout.context, &[], app.trace.clone())?,
     };
     let ended = tokio::select! {
-        ended = trial.live(&layout, server, agent, &path) => ended,
+        ended = trial.live(&layout, server, agent, &path, &runbooks) => ended,
         () = &mut stop => Ok(Exit::Ok),
     };
     trial.end(&path).await;
     ended
 }
 
-/// Where everything is kept.
-enum Folder {
-    Kept(PathBuf),
-    ThrownAway(tempfile::TempDir),
-}
-
-impl Folder {
-    fn new(data: Option<&Path>) -> Result<Self, Error> {
-        let failed = |path: PathBuf| move |source| DevError::File { path, source };
-        let Some(data) = data else {
-            let folder = tempfile::Builder::new().prefix("aldis-dev-").tempdir();
-            return Ok(Self::ThrownAway(
-                folder.map_err(failed(std::env::temp_dir()))?,
-            ));
-        };
-        std::fs::create_dir_all(data).map_err(failed(data.to_owned()))?;
-        let whole = std::fs::canonicalize(data).map_err(failed(data.to_owned()))?;
-        Ok(Self::Kept(whole))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::ThrownAway(folder) => folder.path(),
-        }
-    }
-
-    fn about(&self) -> String {
-        match self {
-            Self::Kept(path) => path.display().to_string(),
-            Self::ThrownAway(_) => "thrown away at exit (use --data to keep)".to_owned(),
-        }
-    }
-}
-
 struct Trial<'a> {
     app: &'a App,
-    args: &'a Args,
     folder: Folder,
     targets: Vec<Target>,
     /// The control plane first.
@@ -147,6 +118,7 @@ impl Trial<'_> {
         server: PathBuf,
         agent: PathBuf,
         path: &Path,
+        runbooks: &[(String, String)],
     ) -> Result<Exit, Error> {
         self.start(
             "control plane",
@@ -160,6 +132,9 @@ impl Trial<'_> {
             let name = format!("agent of {}", target.name);
             let log = files::file_name(target);
             self.start(&name, agent.clone(), config, layout, &log)?;
+        }
+        for (file, text) in runbooks {
+            self.client.push_runbook(file, text).await?;
         }
         write_context(path, &layout.context)?;
         let missing = self.agents_up().await?;
@@ -340,8 +315,8 @@ impl Trial<'_> {
         if let Some(server) = self.children.first_mut() {
             server.stop().await;
         }
-        if matches!(self.folder, Folder::ThrownAway(_)) {
-            let _ = forget_context(path, &self.args.name);
+        if self.folder.is_thrown_away() {
+            let _ = forget_contexts(path, |context| self.folder.owns(context));
         }
     }
 }
@@ -400,17 +375,17 @@ fn check_port(port: u16) -> Result<(), DevError> {
         .map_err(|source| DevError::Port { port, source })
 }
 
-/// A context that leads elsewhere is somebody's own.
-fn check_context(path: &Path, name: &str) -> Result<(), Error> {
+/// A context that leads elsewhere is somebody's own, also where that is a trial that goes on.
+fn check_context(path: &Path, name: &str, folder: &Folder) -> Result<(), Error> {
     let config = context::load(path)?;
     let found = config.contexts.iter().find(|context| context.name == name);
     let Some(found) = found else {
         return Ok(());
     };
-    let server = found.server.clone().unwrap_or_default();
-    if server.starts_with("https://localhost:") && found.servers.is_empty() {
+    if folder.owns(found) || folder::is_left_over(found) {
         return Ok(());
     }
+    let server = found.server.clone().unwrap_or_default();
     let name = name.to_owned();
     Err(DevError::ContextTaken { name, server }.into())
 }
@@ -421,13 +396,53 @@ fn write_context(path: &Path, context: &Context) -> Result<(), Error> {
     Ok(context::save(path, &config)?)
 }
 
-fn forget_context(path: &Path, name: &str) -> Result<(), Error> {
+/// Takes away what trials left that were killed: folders with keys, and the contexts that lead there.
+fn clean_up(path: &Path) -> Result<(), Error> {
+    let gone = folder::sweep();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    forget_contexts(path, |context| {
+        gone.iter().any(|folder| context.ca.starts_with(folder))
+    })
+}
+
+fn forget_contexts(path: &Path, which: impl Fn(&Context) -> bool) -> Result<(), Error> {
     let mut config = context::load(path)?;
-    config.contexts.retain(|context| context.name != name);
-    if config.current_context.as_deref() == Some(name) {
-        config.current_context = None;
+    let before = config.clone();
+    config.contexts.retain(|context| !which(context));
+    let names = config.names();
+    config.current_context = config.current_context.filter(|name| names.contains(name));
+    if config == before {
+        return Ok(());
     }
     Ok(context::save(path, &config)?)
+}
+
+/// The runbooks of a folder, each checked: a trial that would refuse one does not begin.
+fn runbooks(folder: &Path) -> Result<Vec<(String, String)>, Error> {
+    let failed = |source| DevError::File {
+        path: folder.to_owned(),
+        source,
+    };
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|end| end == "yaml" || end == "yml")
+    });
+    files.sort();
+    let mut runbooks = Vec::with_capacity(files.len());
+    for file in files {
+        let name = file.display().to_string();
+        let text = input::read(&name)?;
+        input::check(&name, &text)?;
+        runbooks.push((name, text));
+    }
+    Ok(runbooks)
 }
 
 /// Who is at the keyboard, as an identity may be written.

@@ -1,7 +1,8 @@
 //! The programs of a trial: started, watched, started again when one dies, stopped at the end.
 //!
 //! Each is in a process group of its own, so that Ctrl-C reaches `aldis dev` alone, which then stops
-//! them in order. Their output goes to files; the last lines are shown when one dies.
+//! them in order. Their output goes to files; the last lines are shown when one dies. Their standard
+//! input is a leash: it ends when this process does, however that happens, and each ends with it.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -51,6 +52,8 @@ pub struct Running {
     /// What it is.
     pub program: Program,
     child: Child,
+    /// Held apart: waiting for a child closes the input that it has.
+    _leash: Option<ChildStdin>,
     tail: Tail,
     copying: JoinHandle<()>,
     deaths: VecDeque<Instant>,
@@ -90,9 +93,10 @@ impl Tail {
 impl Running {
     /// Starts it.
     pub fn start(program: Program) -> Result<Self, Error> {
-        let (child, tail, copying) = spawn(&program)?;
+        let (mut child, tail, copying) = spawn(&program)?;
         Ok(Self {
             program,
+            _leash: child.stdin.take(),
             child,
             tail,
             copying,
@@ -143,6 +147,7 @@ impl Running {
             return Ok(false);
         }
         (self.child, self.tail, self.copying) = spawn(&self.program)?;
+        self._leash = self.child.stdin.take();
         Ok(true)
     }
 
@@ -183,9 +188,10 @@ fn spawn(program: &Program) -> Result<(Child, Tail, JoinHandle<()>), Error> {
     let child = Command::new(&program.binary)
         .arg("--config")
         .arg(&program.config)
+        .arg("--end-with-stdin")
         // Its output goes to a file and is shown as text.
         .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(writer)
         .stderr(twin)
         .process_group(0)

@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod children;
 pub mod files;
+pub mod folder;
 pub mod targets;
 
 use std::path::PathBuf;
@@ -44,6 +45,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Another trial works in the folder.
+    #[error("`{}` is in use by another `aldis dev`", folder.display())]
+    InUse {
+        /// Which.
+        folder: PathBuf,
+    },
     /// The port is taken.
     #[error("port {port} is taken: {source}")]
     Port {
@@ -53,7 +60,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The context belongs to somebody else.
-    #[error("context `{name}` exists and is not one of dev mode: its server is {server}")]
+    #[error("context `{name}` is in use, for {server}")]
     ContextTaken {
         /// Its name.
         name: String,
@@ -69,6 +76,7 @@ impl From<Error> for crate::error::Error {
             Error::Port { .. } => {
                 Some("is another `aldis dev` running? choose with --port".to_owned())
             }
+            Error::InUse { .. } => Some("choose another folder with --data".to_owned()),
             Error::ContextTaken { .. } => Some("choose another name with --name".to_owned()),
             Error::Twice { .. } => {
                 Some("name contexts apart with --kube-context CONTEXT=REGION/CLUSTER".to_owned())
