@@ -73,11 +73,16 @@ impl App {
             .clone()
     }
 
-    /// The context that `--context`, then `ALDIS_CONTEXT`, then the file chooses.
+    /// The context that `--context`, then `ALDIS_CONTEXT`, then the nearest `.aldis.yaml`, then the
+    /// configuration chooses.
     pub fn context(&self) -> Result<Context, Error> {
         let path = context::path()?;
-        let named = std::env::var("ALDIS_CONTEXT").ok();
-        let wanted = self.global.context.clone().or(named);
+        let of_the_shell = || std::env::var("ALDIS_CONTEXT").ok();
+        let wanted = self.global.context.clone().or_else(of_the_shell);
+        let wanted = match wanted.filter(|name| !name.is_empty()) {
+            Some(name) => Some(name),
+            None => context::pinned(&std::env::current_dir().unwrap_or_default())?,
+        };
         Ok(context::load(&path)?.choose(wanted.as_deref(), &path)?)
     }
 

@@ -10,7 +10,9 @@
 //!     protected: true                   # changes want the context's name typed
 //! ```
 //!
-//! Chosen by `--context`, then `ALDIS_CONTEXT`, then `currentContext`. Nothing is chosen by guessing.
+//! Chosen by `--context`, then `ALDIS_CONTEXT`, then the nearest `.aldis.yaml` above the working folder
+//! (`context: NAME`: a repository pins its control plane), then `currentContext`. Nothing is chosen by
+//! guessing.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -226,6 +228,35 @@ pub fn path() -> Result<PathBuf, Error> {
     Ok(folder.join("aldis").join("config.yaml"))
 }
 
+/// What a repository says of itself, in `.aldis.yaml`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Pin {
+    /// The context that is used in it.
+    context: String,
+}
+
+/// The context that the nearest `.aldis.yaml` names, from this folder upwards.
+pub fn pinned(folder: &Path) -> Result<Option<String>, Error> {
+    for folder in folder.ancestors() {
+        let path = folder.join(".aldis.yaml");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => {
+                let what = "cannot read";
+                return Err(Error::File { what, path, source });
+            }
+        };
+        let pin: Pin = serde_saphyr::from_str(&text).map_err(|error| Error::Invalid {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        return Ok(Some(pin.context));
+    }
+    Ok(None)
+}
+
 /// Reads the file; one that is not there is empty.
 pub fn load(path: &Path) -> Result<Config, Error> {
     let text = match std::fs::read_to_string(path) {
@@ -430,6 +461,20 @@ contexts:
         assert_eq!(load(&path).unwrap(), config());
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_nearest_pin_above_a_folder_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        assert_eq!(pinned(&inner).unwrap(), None);
+        std::fs::write(root.path().join(".aldis.yaml"), "context: far\n").unwrap();
+        assert_eq!(pinned(&inner).unwrap().as_deref(), Some("far"));
+        std::fs::write(root.path().join("a/.aldis.yaml"), "context: near\n").unwrap();
+        assert_eq!(pinned(&inner).unwrap().as_deref(), Some("near"));
+        std::fs::write(inner.join(".aldis.yaml"), "server: x\n").unwrap();
+        assert!(matches!(pinned(&inner), Err(Error::Invalid { .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Bench, Said};
+use crate::harness::{Bench, Home, Said, ended};
 use crate::{DEPLOY, SLOW};
 
 const TWO: [&str; 2] = ["eu-west/prod-1", "us-east/prod-1"];
@@ -156,4 +156,32 @@ async fn with_progress_as_json_every_line_of_standard_output_is_json() {
         .await;
     let told = lines(&["cancel", names(&said)[0]]).await;
     assert_eq!(told.last().unwrap()["type"], "end", "{told:?}");
+}
+#[tokio::test]
+async fn on_request_it_says_where_calls_go_and_under_which_trace() {
+    let bench = Bench::start(&[]).await;
+    let said = bench.aldis(&["list", "-v", "-o", "json"]).await;
+    document(&said);
+    let expected = format!("context test: {}", bench.server());
+    assert!(
+        said.err.contains(&expected) && said.err.contains("\ntrace "),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_empty_variable_chooses_nothing_and_the_nearest_pin_does() {
+    let home = Home::new();
+    let text = "currentContext: one\ncontexts:\n  - {name: one, server: 'https://a', ca: ca.pem}\n  - {name: two, server: 'https://b', ca: ca.pem}\n";
+    std::fs::write(home.config(), text).unwrap();
+    let used = async |variable: Option<&str>| {
+        let mut command = home.command(&["context", "show", "-o", "name"]);
+        command.envs(variable.map(|name| ("ALDIS_CONTEXT", name)));
+        ended(command).await.out.trim().to_owned()
+    };
+    assert_eq!(used(None).await, "one");
+    assert_eq!(used(Some("")).await, "one");
+    std::fs::write(home.path().join(".aldis.yaml"), "context: two\n").unwrap();
+    assert_eq!(used(None).await, "two");
+    assert_eq!(used(Some("one")).await, "one");
 }
