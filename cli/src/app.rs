@@ -88,7 +88,31 @@ impl App {
 
     /// A client of the chosen context.
     pub fn client(&self) -> Result<Client, Error> {
-        Client::new(&self.context()?, &self.global.server, self.trace.clone())
+        let context = self.context()?;
+        if self.global.verbose {
+            self.printer.note(self.about(&context));
+        }
+        Client::new(&context, &self.global.server, self.trace.clone())
+    }
+
+    /// Where calls go, as whom, and the name to find them by in the logs of servers and agents.
+    fn about(&self, context: &Context) -> [Line; 3] {
+        let given = self.global.server.iter().map(ToString::to_string);
+        let own = context.server.iter().chain(&context.servers).cloned();
+        let servers: Vec<String> = match self.global.server.as_slice() {
+            [] => own.collect(),
+            _ => given.collect(),
+        };
+        let auth = context.auth.as_ref();
+        let identity = auth.map_or("nobody".to_owned(), |auth| auth.cert.display().to_string());
+        [
+            Line::of(
+                Tone::Dim,
+                format!("context {}: {}", context.name, servers.join(", ")),
+            ),
+            Line::of(Tone::Dim, format!("as {identity}")),
+            Line::of(Tone::Dim, format!("trace {}", self.trace.id())),
+        ]
     }
 
     /// The reader's time zone.
@@ -146,6 +170,7 @@ impl App {
             ProgressMode::Json => self.printer.json_line(&serde_json::json!({
                 "type": "planning",
                 "target": step.target,
+                "simulated": step.simulated,
                 "state": step.state,
                 "done": step.done,
                 "total": step.total,
@@ -175,7 +200,6 @@ impl App {
 
     /// Asks where the context is protected, and nowhere else: for what must not wait, or is taken back
     /// as easily as it is done.
-                "simulated": step.simulated,
     pub async fn confirm_if_protected(&self, question: &str) -> Result<(), Error> {
         let context = self.context()?;
         if context.protected {

@@ -63,6 +63,9 @@ pub struct Global {
     /// Never ask; fail where an answer is needed
     #[arg(long, global = true)]
     pub no_input: bool,
+    /// Say which control plane is asked, as whom, and under which trace id
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
     /// Give up after this time (90s, 5m, 2h): a job goes on, and the exit code is 7
     #[arg(long, global = true, value_parser = duration, value_name = "TIME")]
     pub timeout: Option<Duration>,
