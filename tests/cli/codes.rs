@@ -3,6 +3,7 @@
 
 use aldis_tests::pki::{Authority, Request};
 
+use crate::following::soaking;
 use crate::harness::{Bench, Home, Terminal};
 use crate::{DEPLOY, SLOW};
 
@@ -111,16 +112,12 @@ async fn a_no_ends_with_6_and_nothing_is_submitted() {
 #[tokio::test]
 async fn time_that_passed_ends_with_7_and_the_job_goes_on() {
     let bench = Bench::start(&FOUR[..2]).await;
-    let runbook = bench.runbook(SLOW);
-    let said = bench
-        .aldis(&["submit", &runbook, "-y", "-w", "--timeout", "3s"])
-        .await;
+    let job = soaking(&bench).await;
+    let said = bench.aldis(&["watch", &job, "--timeout", "5s"]).await;
     assert_eq!(said.code, Some(7), "{said:?}");
     assert!(said.err.contains("goes on"), "{said:?}");
-    let said = bench
-        .aldis(&["list", "--state", "running", "-o", "name"])
-        .await;
-    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+    let running = ["list", "--state", "running", "-o", "name"];
+    assert_eq!(bench.aldis(&running).await.out.trim(), job);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async fn ctrl_c_at_a_question_leaves_at_once_and_nothing_is_changed() {
 #[tokio::test]
 async fn a_question_that_nobody_answers_ends_with_the_time_that_was_given() {
     let bench = Bench::start(&["eu-west/prod-1"]).await;
-    let arguments = [&DEPLOY[..], &["--timeout", "3s"]].concat();
+    let arguments = [&DEPLOY[..], &["--timeout", "10s"]].concat();
     let mut terminal = Terminal::start(&bench.home, &arguments);
     terminal.shows("[y/N]").await;
     let (code, shown) = terminal.ends().await;

@@ -96,7 +96,7 @@ async fn leaving_while_a_plan_is_submitted_names_the_whole_command_that_finds_ou
         "--priority",
         "3",
         "--timeout",
-        "4s",
+        "10s",
     ];
     let mut terminal = asked(&bench, &link, &more).await;
     link.set(Fault::BlackHole);

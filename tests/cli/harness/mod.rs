@@ -126,6 +126,8 @@ impl Home {
             .env("ALDIS_CONFIG", self.config())
             .current_dir(self.path())
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
     }
@@ -143,8 +145,12 @@ impl Home {
 
 /// Runs it to its end.
 pub(crate) async fn ended(mut command: Command) -> Said {
-    let output = tokio::time::timeout(PATIENCE, command.output());
-    let output = output.await.expect("the command ends").unwrap();
+    // Its outputs lead where the test said: `output` would lead them here.
+    let output = command.spawn().unwrap().wait_with_output();
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .expect("the command ends")
+        .unwrap();
     Said {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
@@ -163,7 +169,6 @@ pub(crate) struct Going {
 impl Going {
     /// Starts a command.
     pub(crate) fn start(mut command: Command) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = tokio::sync::mpsc::unbounded_channel();
         copy(child.stdout.take().unwrap(), sender.clone());
