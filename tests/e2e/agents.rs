@@ -7,7 +7,7 @@ use aldis_tests::practice::rests;
 use anyhow::ensure;
 
 use crate::runbooks;
-use crate::stage::{PATIENCE, Stage, name, state};
+use crate::stage::{PATIENCE, Stage, name, standing, state};
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
@@ -175,7 +175,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 #[tokio::test]
-async fn what_somebody_covered_while_it_was_away_is_unknown_until_an_operator_says() {
+async fn without_a_journal_and_with_somebodys_change_on_top_nothing_is_run_blindly() {
     let stage = Stage::alone("covered").await;
     let app = stage.application(&[OLD]);
     stage.release_on(TARGET, &app).await.unwrap();
@@ -185,47 +185,71 @@ async fn what_somebody_covered_while_it_was_away_is_unknown_until_an_operator_sa
     app.apply(&client, "shop/checkout:v9").await.unwrap();
     let covered = stage.seen(TARGET).await.unwrap();
     let_it_start(&stage);
-    let unknown = |view: &JobView| matches!(state(view, TARGET), TargetState::Unknown { .. });
-    let view = stage.until(&job, "it is unknown", unknown).await.unwrap();
-    let TargetState::Unknown { evidence, .. } = state(&view, TARGET) else {
-        unreachable!("it was waited for")
-    };
-    assert!(!evidence.is_empty());
-    let waits = view
-        .waiting
-        .iter()
-        .find_map(|waiting| waiting.next.clone())
-        .unwrap();
-    assert!(waits.contains("aldis resolve"), "{waits}");
-    let status = stage.aldis(&["status", &job]).await.unwrap();
-    assert!(status.out.contains("unknown"), "{status}");
+    let (_, view) = stage.ended(&job).await.unwrap();
+    assert_ne!(rests(&view), ["changed"], "{}", standing(&view));
+    let why = view.targets[&name(TARGET)].failure.as_ref().unwrap();
+    assert!(
+        why.failure.cause.contains("someone"),
+        "it names who changed it: {why:?}"
+    );
     let seen = stage.seen(TARGET).await.unwrap();
     assert_eq!(
         (seen.generation, seen.images),
-        (covered.generation, covered.images),
-        "never run again blindly"
+        (covered.generation, covered.images)
     );
+}
 
+#[tokio::test]
+async fn what_nobody_can_look_at_any_more_is_unknown_until_an_operator_says() {
+    let stage = Stage::alone("deleted").await;
+    stage
+        .release_on(TARGET, &stage.application(&[OLD]))
+        .await
+        .unwrap();
+    let job = killed_at(&stage, "agent-after-intent").await;
+    stage.delete(TARGET).await.unwrap();
+    let_it_start(&stage);
+    let unknown = |view: &JobView| {
+        let asked = view
+            .waiting
+            .iter()
+            .filter_map(|waiting| waiting.next.as_ref());
+        matches!(state(view, TARGET), TargetState::Unknown { .. })
+            && asked.into_iter().any(|next| next.contains("aldis resolve"))
+    };
+    let view = stage
+        .until(&job, "it is unknown, and an operator is asked", unknown)
+        .await
+        .unwrap();
+    let TargetState::Unknown { evidence, .. } = state(&view, TARGET) else {
+        unreachable!("it was waited for")
+    };
+    let evidence = evidence.join("\n");
+    assert!(evidence.contains("does not exist"), "{evidence}");
+    let watch = stage
+        .aldis(&["watch", &job, "--progress", "plain"])
+        .await
+        .unwrap()
+        .ended(14)
+        .unwrap();
+    assert!(
+        watch.out.contains("aldis resolve"),
+        "the verdict says what to type: {watch}"
+    );
     let resolve = [
         "resolve",
         &job,
         "--target",
         TARGET,
-        "--step",
-        "set_image",
         "--as",
         "abandon",
-        "--reason",
-        "v9 is what we want",
         "--yes",
+        "--reason",
+        "the service was retired",
     ];
     stage.aldis(&resolve).await.unwrap().ended(0).unwrap();
     let (code, view) = stage.ended(&job).await.unwrap();
     assert_ne!(code, 0);
     assert_eq!(rests(&view), ["needs-operator"]);
     assert_eq!(view.targets[&name(TARGET)].resolutions.len(), 1);
-    assert_eq!(
-        stage.seen(TARGET).await.unwrap().images,
-        ["shop/checkout:v9"]
-    );
 }

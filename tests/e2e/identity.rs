@@ -64,7 +64,14 @@ async fn who_is_not_known_is_refused_with_a_reason_on_both_sides() {
             "expired",
             "expired",
         ),
-        ("an-agent", None, agent, 11, "not allowed", "eu-west/prod-1"),
+        (
+            "an-agent",
+            None,
+            agent,
+            11,
+            "may not call",
+            "eu-west/prod-1",
+        ),
     ] {
         let cli = somebody(&stage, name, authority, &who);
         let said = cli.run(&["list"]).await.unwrap().ended(code).unwrap();

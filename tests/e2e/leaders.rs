@@ -22,10 +22,10 @@ const POINTS: [&str; 6] = [
     "soak",
 ];
 
-async fn bad_release(namespace: &str) -> (Stage, Vec<String>) {
+async fn bad_release(namespace: &str, runbook: &str) -> (Stage, Vec<String>) {
     let stage = Stage::alone(namespace).await;
     stage.release(&[GOOD, BAD]).await.unwrap();
-    let file = stage.file("rollback.yaml", &runbooks::rollback()).unwrap();
+    let file = stage.file("rollback.yaml", runbook).unwrap();
     let words = vec![
         file.display().to_string(),
         "-p".to_owned(),
@@ -36,6 +36,14 @@ async fn bad_release(namespace: &str) -> (Stage, Vec<String>) {
         format!("from={BAD}"),
     ];
     (stage, words)
+}
+
+fn runbook_for(point: &str) -> String {
+    if point == "soak" {
+        runbooks::rollback_with_a_long_soak()
+    } else {
+        runbooks::rollback()
+    }
 }
 
 fn strs(words: &[String]) -> Vec<&str> {
@@ -67,7 +75,7 @@ fn disarm(stage: &Stage) {
 #[tokio::test]
 async fn killed_at_any_crash_point_of_a_rollback_it_is_replaced_and_every_cluster_changes_once() {
     for point in POINTS {
-        let (stage, words) = bad_release(&format!("leader-{point}")).await;
+        let (stage, words) = bad_release(&format!("leader-{point}"), &runbook_for(point)).await;
         let before = stage.seen_everywhere().await.unwrap();
         let plan = stage.plan(&strs(&words)).await.unwrap().plan.id.to_string();
         let marks = arm(&stage, point);
@@ -183,7 +191,7 @@ async fn killed_while_a_job_goes_back_it_is_replaced_and_everything_is_put_back_
 
 #[tokio::test]
 async fn frozen_beyond_its_lease_it_writes_nothing_when_it_thaws_and_ends() {
-    let (stage, words) = bad_release("leader-frozen").await;
+    let (stage, words) = bad_release("leader-frozen", &runbooks::rollback()).await;
     let before = stage.seen_everywhere().await.unwrap();
     let plane = stage.system().plane();
     let frozen = plane.leader().await.unwrap();

@@ -10,6 +10,11 @@ pub(crate) fn rollback() -> String {
         .replace("minSamples: 60", "minSamples: 20")
 }
 
+/// `rollback-service` whose canary soaks for so long that the leader writes down how far it came: each 10 s.
+pub(crate) fn rollback_with_a_long_soak() -> String {
+    rollback().replace("for: 3s", "for: 14s")
+}
+
 /// `rollback-service` in one wave, without a soak.
 pub(crate) fn rollback_at_once() -> String {
     let text = named(ROLLBACK, "rollback-service", "rollback-at-once");

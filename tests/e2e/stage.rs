@@ -20,6 +20,7 @@ use aldis_tests::fleet::system::command_line::Said;
 use aldis_tests::proxy::Fault;
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
 use rustix::process::Signal;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -141,6 +142,20 @@ impl Stage {
         app.release(&client)
             .await
             .with_context(|| format!("release on {target}"))
+    }
+
+    /// Somebody deletes it on one cluster.
+    pub(crate) async fn delete(&self, target: &str) -> anyhow::Result<()> {
+        let client = self.fleet.cluster(target)?.client();
+        let api = kube::Api::<Deployment>::namespaced(client, &self.namespace);
+        api.delete(SERVICE, &Default::default())
+            .await
+            .context("delete it")?;
+        eventually(PATIENCE, "it is gone", || async {
+            ensure!(api.get_opt(SERVICE).await?.is_none(), "it is there");
+            Ok(())
+        })
+        .await
     }
 
     /// What is on one cluster.
