@@ -268,7 +268,7 @@ impl Services {
             );
         };
         let ended: Ended = records::read(&record)?;
-        Ok(has_ended(&short, ended.header.state.word()))
+        Ok(has_ended(short, ended.header.state.word()))
     }
 
     /// Says at once what the leader would only ignore.
@@ -342,7 +342,7 @@ impl Services {
                 Ok(())
             }
             (JobState::NeedsOperator { .. }, _) => Err(self.only_a_word_ends(job).await?),
-            (ended, _) => Err(has_ended(&short, ended.word())),
+            (ended, _) => Err(has_ended(short, ended.word())),
         }
     }
 
