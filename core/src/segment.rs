@@ -391,13 +391,24 @@ pub fn advance_undo(assignment: &Assignment, known: &BTreeMap<StepId, StepState>
     NextUndo::Finished(SegmentOutcome::Undone)
 }
 
+/// Whether the way back goes past the step: nothing of it is to be put back.
+pub fn is_passed_over(step: &Step) -> bool {
+    if step.uses.effect() == Effect::Read {
+        return true;
+    }
+    match step.undo {
+        Undo::None => true,
+        Undo::Auto => step.uses.undo() != UndoKind::Auto,
+        Undo::Never | Undo::Own { .. } => false,
+    }
+}
+
 fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepState>) -> NextUndo {
     let id = step.id.clone();
-    if step.uses.effect() == Effect::Read {
+    if is_passed_over(step) {
         return NextUndo::Pass { step: id };
     }
     match &step.undo {
-        Undo::None => NextUndo::Pass { step: id },
         Undo::Never => NextUndo::Finished(SegmentOutcome::Stuck {
             step: id,
             failure: Failure::new(
@@ -410,14 +421,13 @@ fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepSt
                 ),
             ),
         }),
-        Undo::Auto if step.uses.undo() == UndoKind::Auto => NextUndo::Undo {
+        Undo::None | Undo::Auto => NextUndo::Undo {
             timeout: way_back(assignment, &id),
             step: id,
             how: UndoHow::Auto,
         },
-        Undo::Auto => NextUndo::Pass { step: id },
         Undo::Own { uses, with } => {
-            let merged = merge(&step.with, with);
+            let merged = own_input(step, *uses, with);
             let resolved = Template::parse(&merged)
                 .and_then(|template| template.resolve(&assignment.scope(known)));
             match resolved {
@@ -436,6 +446,18 @@ fn undo_of(assignment: &Assignment, step: &Step, known: &BTreeMap<StepId, StepSt
             }
         }
     }
+}
+
+/// The input of a step's own undo: what the undo says, over those inputs of the step that its action
+/// takes too. Another action would refuse the rest.
+pub(crate) fn own_input(step: &Step, uses: Option<Action>, with: &Value) -> Value {
+    let action = uses.unwrap_or(step.uses);
+    let mut below = step.with.clone();
+    if let Value::Object(fields) = &mut below {
+        let taken = action.inputs();
+        fields.retain(|name, _| taken.iter().any(|input| input.name == name));
+    }
+    merge(&below, with)
 }
 
 /// An undo returns when the object is as healthy as it was. So it has the time of its step and of the

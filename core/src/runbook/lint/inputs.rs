@@ -43,7 +43,8 @@ fn of_step(step: &Step<'_>, found: &mut Diagnostics) {
     }
 }
 
-/// The undo's input is merged over the step's: it may leave out what the step gives.
+/// The undo's input is merged over the step's, as far as its action takes that: it may leave out what the
+/// step gives.
 fn of_undo(step: &Step<'_>, found: &mut Diagnostics) {
     let Some(undo) = step.node.field("undo") else {
         return;
@@ -51,15 +52,50 @@ fn of_undo(step: &Step<'_>, found: &mut Diagnostics) {
     let Some(action) = action_of(undo).or(step.action) else {
         return;
     };
-    let Some(with) = undo.field("with") else {
+    let with = undo.field("with");
+    if !matches!(undo.data, Data::Map(_)) {
         return;
-    };
-    if !is_mapping(with) {
+    }
+    if let Some(with) = with.filter(|with| !is_mapping(with)) {
         found.push(no_mapping(with));
         return;
     }
-    for (key, value) in with.entries() {
+    let before = found.len();
+    let given = with.map_or(&[][..], Node::entries);
+    for (key, value) in given {
         one(action, key, value, found);
+    }
+    let below = step.node.field("with").map_or(&[][..], Node::entries);
+    let is_given = |name: &str| given.iter().chain(below).any(|(key, _)| key.text == name);
+    for input in action.inputs().iter().filter(|input| input.required) {
+        if !is_given(input.name) {
+            found.push(missing(action, input, undo));
+        }
+    }
+    if found.len() == before {
+        merged_as_typed(action, step.node, undo, found);
+    }
+}
+
+/// What the undo would be given, held against the action's own type.
+fn merged_as_typed(action: Action, step: &Node, undo: &Node, found: &mut Diagnostics) {
+    let fields = |node: &Node| match node.field("with").map(Node::json) {
+        Some(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let mut merged = fields(step);
+    merged.retain(|name, _| action.inputs().iter().any(|input| input.name == name));
+    merged.extend(fields(undo));
+    let merged = Value::Object(merged);
+    if holds_template(&merged) {
+        return;
+    }
+    if let Err(why) = action.check_input(&merged) {
+        let message = format!(
+            "`{}` does not take this input together with the step's: {why}",
+            action.name()
+        );
+        found.push(Finding::new(Code::BadInput, of_key(step, "undo"), message));
     }
 }
 

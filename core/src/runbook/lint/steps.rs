@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{MAX_STEPS, Part, Step, Subject};
+use super::{MAX_STEPS, Part, Step, Subject, action_of};
 use crate::action::{Class, Effect, UndoKind};
 use crate::runbook::codes::Code;
 use crate::runbook::diagnostics::{Diagnostics, Finding};
@@ -113,6 +113,18 @@ fn can_be_undone(subject: &Subject<'_>, step: &Step<'_>, found: &mut Diagnostics
                 message,
             ));
         }
+        return;
+    }
+    if let Some(other) = undo.and_then(action_of)
+        && (subject.catalogue.effect)(other) == Effect::Read
+    {
+        let message = format!(
+            "`{}` only reads: it cannot put back what `{}` changed",
+            other.name(),
+            action.name()
+        );
+        let at = undo.map_or(step.node.span.clone(), |undo| of_field(undo, "use"));
+        found.push(Finding::new(Code::NoUndo, at, message));
         return;
     }
     let says_nothing = undo.is_none() && effect == Effect::Destructive;
