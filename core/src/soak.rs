@@ -101,6 +101,16 @@ impl SoakProgress {
         }
     }
 
+    /// What a later leader goes on from: time and sums. What every target said last is read again in the
+    /// next round anyway, and would grow the job's record with the fleet.
+    pub fn to_keep(&self) -> Self {
+        Self {
+            latest: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
     /// Time counted so far.
     pub fn elapsed(&self) -> Duration {
         Duration::from_millis(self.elapsed_ms)
@@ -109,18 +119,13 @@ impl SoakProgress {
     /// Judges what was read; `params` are the job's.
     pub fn verdict(&self, runbook: &Runbook, soak: &Soak, params: &Value) -> Verdict {
         let left = soak.length.saturating_sub(self.elapsed());
-        let Some(require) = &soak.require else {
-            return if left.is_zero() {
-                Verdict::Passed
-            } else {
-                Verdict::Going { left }
-            };
-        };
         let wanted = soak.min_samples.unwrap_or(0);
-        if self.samples() < wanted || !self.has_read() {
+        let judges = soak.require.is_some();
+        if judges && (self.samples() < wanted || !self.has_read()) {
             return self.too_few(soak, wanted, left);
         }
-        match self.broken_by(runbook, require, params) {
+        let mut conditions = conditions(runbook, soak).into_iter();
+        match conditions.find_map(|condition| self.broken_by(runbook, &condition, params)) {
             None if left.is_zero() => Verdict::Passed,
             None => Verdict::Going { left },
             Some(why) => Verdict::Broken { why },
@@ -164,7 +169,8 @@ impl SoakProgress {
     }
 
     /// What keeps the condition from holding, if anything does.
-    fn broken_by(&self, runbook: &Runbook, require: &str, params: &Value) -> Option<String> {
+    fn broken_by(&self, runbook: &Runbook, held: &Held<'_>, params: &Value) -> Option<String> {
+        let require = held.require;
         let condition = match Expression::parse(require) {
             Ok(condition) => condition,
             Err(error) => return Some(error.to_string()),
@@ -174,6 +180,13 @@ impl SoakProgress {
             let mut steps = sums.clone();
             for (step, outputs) in latest {
                 steps.insert(step.to_string(), json!({ "outputs": outputs }));
+            }
+            if held
+                .of
+                .is_some_and(|step| !steps.contains_key(step.as_str()))
+            {
+                // Its `if` leaves it out here.
+                return None;
             }
             let scope = Scope::new()
                 .with("params", params.clone())
@@ -213,6 +226,50 @@ impl SoakProgress {
             .map(|(step, outputs)| format!("{step}: {outputs}"));
         summed.chain(read).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// A condition that is to hold while a soak goes on.
+struct Held<'a> {
+    require: &'a str,
+    /// The step whose own it is: where that is left out, there is nothing to hold.
+    of: Option<&'a StepId>,
+}
+
+/// What the soak says must hold; where it says nothing, what the checks themselves say.
+fn conditions<'a>(runbook: &'a Runbook, soak: &'a Soak) -> Vec<Held<'a>> {
+    if let Some(require) = &soak.require {
+        return vec![Held { require, of: None }];
+    }
+    let checks = runbook.spec.verify.iter();
+    let own = checks.filter_map(|step| {
+        Some(Held {
+            require: step.require.as_deref()?,
+            of: Some(&step.id),
+        })
+    });
+    own.filter(|held| can_be_judged(runbook, held.require))
+        .collect()
+}
+
+/// Whether a condition is over what a soak reads: checks and parameters. One that compares with what
+/// stood there before was judged by the agent when the wave ran.
+fn can_be_judged(runbook: &Runbook, require: &str) -> bool {
+    let Ok(parsed) = Expression::parse(require) else {
+        return true;
+    };
+    let is_check = |id: &str| {
+        let mut checks = runbook.spec.verify.iter();
+        checks.any(|step| step.id.as_str() == id)
+    };
+    let is_read = |path: Vec<String>| {
+        let step = path.get(1);
+        match path.first().map(String::as_str) {
+            Some("params") => true,
+            Some("steps") => step.is_some_and(|id| is_check(id)),
+            _ => false,
+        }
+    };
+    parsed.paths().into_iter().all(is_read)
 }
 
 fn action_of(runbook: &Runbook, step: &StepId) -> Option<Action> {
@@ -323,6 +380,38 @@ mod tests {
         assert_eq!(watch.verdict(), Verdict::Going { left: s(1) });
         let watch = watch.read(s(1), vec![probed(0, 0)]);
         assert_eq!(watch.verdict(), Verdict::Passed);
+    }
+
+    #[test]
+    fn without_a_condition_of_its_own_what_the_checks_require_is_held() {
+        let mut runbook = runbook();
+        runbook.spec.verify[0].require = Some("steps.health.outputs.errorRate < 0.01".into());
+        runbook.spec.verify[1].require =
+            Some("steps.rolled.outputs.ready >= steps.act.outputs.ready".into());
+        let soak = soak(json!({}));
+        let judged = |readings| {
+            let mut progress = SoakProgress::begin(2);
+            progress.add(&runbook, &soak, s(30), &round(readings));
+            progress.verdict(&runbook, &soak, &json!({}))
+        };
+        assert_eq!(judged(vec![probed(60, 0)]), Verdict::Passed);
+        let Verdict::Broken { why } = judged(vec![probed(60, 3)]) else {
+            panic!("errors passed")
+        };
+        assert!(why.contains("3 errors"), "{why}");
+        let nowhere = SoakReading {
+            steps: Ok(BTreeMap::new()),
+        };
+        let left_out = judged(vec![nowhere]);
+        assert_eq!(left_out, Verdict::Passed, "its `if` leaves it out");
+    }
+
+    #[test]
+    fn what_a_later_leader_goes_on_from_does_not_grow_with_the_fleet() {
+        let watch = Watch::of(soak(json!({}))).read(s(10), vec![rolled(3), rolled(3)]);
+        let kept = watch.progress.to_keep();
+        assert_eq!(kept.elapsed(), s(10));
+        assert!(kept.latest.is_empty(), "{kept:?}");
     }
 
     #[test]

@@ -102,6 +102,13 @@ impl Expression {
         Names::of(&self.text, &self.program)
     }
 
+    /// What it reads: every name with the fields that are selected from it, as far as they are written out.
+    pub(crate) fn paths(&self) -> Vec<Vec<String>> {
+        let texts = |path: Vec<super::names::Word>| path.into_iter().map(|word| word.text);
+        let paths = self.names().paths.into_iter();
+        paths.map(|path| texts(path).collect()).collect()
+    }
+
     /// The names at the root of its references, sorted: `steps` for `steps.a.outputs.b`.
     pub fn references(&self) -> Vec<String> {
         let mut names: Vec<String> = self

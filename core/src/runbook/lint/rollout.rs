@@ -1,10 +1,13 @@
 //! Rules of the rollout: waves that reach every target, soaks that can pass, policies that agree.
 
+use serde_json::Value;
+
 use super::Subject;
 use super::steps::of_key;
 use crate::runbook::codes::Code;
 use crate::runbook::diagnostics::{Diagnostics, Finding};
 use crate::runbook::duration;
+use crate::runbook::expression::{Expression, Template};
 use crate::runbook::tree::{Data, Node};
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Diagnostics) {
@@ -19,6 +22,68 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Diagnostics) {
     for wave in waves {
         if let Some(soak) = wave.field("soak") {
             can_pass(subject, soak, found);
+        }
+    }
+    if waves.iter().any(|wave| wave.field("soak").is_some()) {
+        reads_alone(subject, found);
+    }
+}
+
+/// A soak runs the checks again and nothing else: one that needs what another step found could not be read,
+/// and the soak would wait for it for ever.
+fn reads_alone(subject: &Subject<'_>, found: &mut Diagnostics) {
+    let is_check = |step: &&super::Step<'_>| step.part == super::Part::Verify;
+    let ids: Vec<_> = subject
+        .steps
+        .iter()
+        .filter(is_check)
+        .map(|s| s.id)
+        .collect();
+    let mut steps: Vec<&super::Step<'_>> = subject.steps.iter().collect();
+    steps.retain(is_check);
+    for step in steps {
+        for field in ["if", "with"] {
+            let Some(node) = step.node.field(field) else {
+                continue;
+            };
+            let mut named = Vec::new();
+            steps_named(&node.json(), field == "if", &mut named);
+            let other = |id: &String| !ids.contains(&Some(id.as_str()));
+            if let Some(id) = named.into_iter().find(other) {
+                let message = format!(
+                    "a soak runs this check again, and has no outputs of `{id}` for its `{field}`"
+                );
+                found.push(
+                    Finding::new(Code::SoakOverOtherSteps, of_key(step.node, field), message)
+                        .help("use parameters, or outputs of other steps of `verify`"),
+                );
+            }
+        }
+    }
+}
+
+/// Steps whose outputs a value's expressions use.
+fn steps_named(value: &Value, bare: bool, named: &mut Vec<String>) {
+    let mut of = |expression: &Expression| {
+        for path in expression.paths() {
+            if let [root, id, ..] = path.as_slice()
+                && root == "steps"
+            {
+                named.push(id.clone());
+            }
+        }
+    };
+    // What cannot be read is told elsewhere.
+    match (value, bare) {
+        (Value::String(text), true) => {
+            if let Ok(expression) = Expression::parse(text) {
+                of(&expression);
+            }
+        }
+        (value, _) => {
+            if let Ok(template) = Template::parse(value) {
+                template.expressions().into_iter().for_each(of);
+            }
         }
     }
 }
@@ -116,7 +181,15 @@ fn can_pass(subject: &Subject<'_>, soak: &Node, found: &mut Diagnostics) {
         ));
     }
     if soak.field("require").is_none() {
+        // Without one of its own a soak holds what the checks require.
+        let is_held = |step: &super::Step<'_>| {
+            step.part == super::Part::Verify && step.node.field("require").is_some()
+        };
+        let judges = subject.steps.iter().any(is_held);
         for name in ["minSamples", "settle"] {
+            if judges && name == "settle" {
+                continue;
+            }
             if let Some((key, _)) = soak.entry(name) {
                 let message = format!("`{name}` belongs to `require`, and the soak has none");
                 found.push(Finding::new(Code::NoEffect, key.span.clone(), message));
