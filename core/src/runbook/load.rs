@@ -31,7 +31,11 @@ pub fn load(source_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
     load_by(source_name, text, Catalogue::default())
 }
 
-fn load_by(source_name: &str, text: &str, catalogue: Catalogue) -> Result<Loaded, Diagnostics> {
+pub(super) fn load_by(
+    source_name: &str,
+    text: &str,
+    catalogue: Catalogue,
+) -> Result<Loaded, Diagnostics> {
     let mut found = Diagnostics::new(source_name, text);
     let tree = tree::parse(text, &mut found);
     let runbook = tree.and_then(|tree| judge(&tree, catalogue, &mut found));

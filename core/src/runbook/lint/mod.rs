@@ -16,6 +16,8 @@ mod inputs;
 mod rollout;
 mod schema;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use super::diagnostics::Diagnostics;
 use super::tree::Node;

@@ -30,6 +30,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Diagnostics) {
     if found.len() == before {
         compiles(&schema, params, found);
         properties(params, found);
+        no_secrets(params, found);
         required(params, found);
     }
 }
@@ -52,13 +53,21 @@ fn properties(params: &Node, found: &mut Diagnostics) {
                 "it begins with a lower-case letter and goes on with letters, digits and `_`, since expressions use it",
             ));
         }
-        if let Some((key, _)) = property.entry("writeOnly")
-            && property.field("writeOnly").map(|node| &node.data) == Some(&Data::Bool(true))
-        {
+        default_fits(&key.text, property, found);
+    }
+}
+
+/// However deep it stands: a secret within a parameter would be stored in clear as a whole.
+fn no_secrets(schema: &Node, found: &mut Diagnostics) {
+    for (key, value) in schema.entries() {
+        if key.text == "writeOnly" && value.data == Data::Bool(true) {
             let message = "secret parameters (`writeOnly: true`) are not supported yet";
             found.push(Finding::new(Code::NotSupported, key.span.clone(), message));
         }
-        default_fits(&key.text, property, found);
+        no_secrets(value, found);
+    }
+    for item in schema.items() {
+        no_secrets(item, found);
     }
 }
 
