@@ -205,27 +205,24 @@ pub fn assignment(job: &Job, order: Order) -> Option<Assignment> {
 impl Job {
     /// The longest that the open attempt of a target may take by its own timeouts.
     pub fn longest(&self, target: &Target) -> Duration {
-        let phase = self.plan.phase();
-        let steps: Vec<&SegmentStep> = match target.state.in_work() {
-            Some((Direction::Forward, segment)) => phase
-                .segments
-                .get(segment)
-                .map_or(Vec::new(), |s| s.steps.iter().collect()),
-            Some((Direction::Undo, _)) | None => phase
-                .segments
-                .iter()
-                .flat_map(|segment| &segment.steps)
-                .collect(),
-        };
-        let main = |step: &&&SegmentStep| {
-            target.state.in_work().is_none_or(|(direction, _)| {
-                direction == Direction::Forward || step.part == StepPart::Main
-            })
-        };
-        steps
-            .iter()
-            .filter(main)
-            .map(|step| crate::segment::timeout(&step.step))
-            .sum()
+        match target.state.in_work() {
+            Some((Direction::Forward, segment)) => {
+                let segment = self.plan.phase().segments.get(segment);
+                total(segment.iter().flat_map(|segment| &segment.steps))
+            }
+            Some((Direction::Undo, _)) | None => self.longest_way_back(),
+        }
     }
+
+    /// The longest that a way back may take by the timeouts of its steps.
+    pub fn longest_way_back(&self) -> Duration {
+        let segments = self.plan.phase().segments.iter();
+        let steps = segments.flat_map(|segment| &segment.steps);
+        total(steps.filter(|step| step.part == StepPart::Main))
+    }
+}
+
+fn total<'a>(steps: impl Iterator<Item = &'a SegmentStep>) -> Duration {
+    let timeouts = steps.map(|step| crate::segment::timeout(&step.step));
+    timeouts.sum()
 }

@@ -41,6 +41,8 @@ pub enum Rule {
     Attempts,
     /// No step is reached before its predecessors are done or left out.
     StepOrder,
+    /// Nothing is opened that its agent has not planned, or that the plan does not run.
+    Planned,
     /// No wave is opened over an undecided one.
     WaveOrder,
     /// Nobody goes past a barrier that somebody who counts has not reached.
@@ -186,6 +188,7 @@ fn may_be_gone_past(step: &StepState) -> bool {
         StepState::Succeeded { .. }
         | StepState::Skipped { .. }
         | StepState::Undone
+        | StepState::Passed
         | StepState::UndoFailed { .. }
         | StepState::Abandoned { .. } => true,
         StepState::NotStarted
@@ -218,7 +221,10 @@ fn target_goes_back(target: &Target) -> bool {
     let undone = |step: &StepState| {
         matches!(
             step,
-            StepState::Undone | StepState::UndoFailed { .. } | StepState::Abandoned { .. }
+            StepState::Undone
+                | StepState::Passed
+                | StepState::UndoFailed { .. }
+                | StepState::Abandoned { .. }
         )
     };
     let doubted = matches!(
@@ -443,6 +449,10 @@ fn may_open(before: &Job, was: &Target, segment: usize) -> Result<(), Broken> {
     must(running, Rule::StopMeansStop, || {
         format!("{name} opened while {:?}", before.header.state)
     })?;
+    let part = before.part(name).map(|part| &part.disposition);
+    must(part == Some(&Disposition::Run), Rule::Planned, || {
+        format!("{name} opened, and its part of the plan is {part:?}")
+    })?;
     must(!target_goes_back(was), Rule::Unwind, || {
         format!("opened again after its way back: {was:?}")
     })?;
@@ -451,6 +461,10 @@ fn may_open(before: &Job, was: &Target, segment: usize) -> Result<(), Broken> {
     must(spent.total() <= budget, Rule::Budget, || {
         format!("{name} opened with {spent:?} of {budget}")
     })?;
+    let failed = attempted(before);
+    must(failed <= budget, Rule::Budget, || {
+        format!("{name} opened after {failed} of {budget} were given work and failed")
+    })?;
     let wave = wave_of(before, name);
     let late = wave < Some(before.header.wave);
     must(
@@ -458,7 +472,8 @@ fn may_open(before: &Job, was: &Target, segment: usize) -> Result<(), Broken> {
         Rule::WaveOrder,
         || format!("{name} opened after its wave"),
     )?;
-    if segment == 0 {
+    // Who is opened again after a stop went past its barrier before.
+    if !matches!(was.state, TargetState::AtBarrier { .. }) {
         return Ok(());
     }
     for mate in before.participants(wave.unwrap_or_default()) {

@@ -19,6 +19,13 @@ pub struct Inventory {
     pub requests: Vec<Request>,
     /// What agents found when asked whether their part of the plan still holds: `None` = it does.
     pub drift: BTreeMap<TargetName, Option<String>>,
+    /// Since when this leader leads: what it has asked, it has not asked before.
+    pub led_since: Timestamp,
+    /// Agents that are connected and may not be given work, with the time since when this leader has
+    /// seen them so. Those that are absent say it themselves.
+    pub withheld: BTreeMap<TargetName, Timestamp>,
+    /// What keeps a deferred target from being planned in: another job's lock on what it would write.
+    pub late_locks: BTreeMap<TargetName, (ObjectRef, JobId)>,
     /// The soak as counted so far by this leader.
     pub soak: Option<SoakProgress>,
     /// Whether the job may leave the queue.
@@ -85,7 +92,7 @@ pub enum Turn {
 pub struct Limits {
     /// Length of a permit (30 s): what a cut-off agent may still begin in.
     pub permit: Duration,
-    /// How long an agent may be away before `whenUnreachable` applies (30 s).
+    /// How long an agent may be away, or owe an answer, before `whenUnreachable` applies (30 s).
     pub unreachable_after: Duration,
     /// How long a deferred target is waited for (24 h).
     pub defer_for: Duration,
@@ -110,6 +117,17 @@ impl Inventory {
             .unwrap_or(Presence::Absent {
                 since: Timestamp(0),
             })
+    }
+
+    /// Since when an agent may not be given work, as far as is known; none where it may.
+    pub fn away_since(&self, target: &TargetName) -> Option<Timestamp> {
+        match self.presence(target) {
+            Presence::Live { .. } => None,
+            Presence::Absent { since } => Some(since),
+            Presence::NotMerged | Presence::Contested { .. } | Presence::Held { .. } => {
+                self.withheld.get(target).copied()
+            }
+        }
     }
 
     /// The journal of an agent that may be given work.

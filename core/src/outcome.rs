@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::ids::StepId;
 
+/// The kind of a failure that says: not as planned any more.
+pub const DRIFT: &str = "drift";
+
 /// Why something failed, for a person at three in the morning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +66,8 @@ impl std::fmt::Display for Failure {
 ///      │           ├─▶ Failed{applied}  ─▶ Undone | UndoFailed (where something was applied)
 ///      └▶ Skipped  └─▶ Unknown ─▶ any of the above, by observation or an operator
 /// ```
+///
+/// When the way back is over, what it went past is `Passed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum StepState {
@@ -99,6 +104,8 @@ pub enum StepState {
     },
     /// Reversed, and seen to be reversed.
     Undone,
+    /// The way back went past it, since the runbook says so or it only read: what it did stands.
+    Passed,
     /// Could not be reversed.
     UndoFailed {
         /// Why.
@@ -162,10 +169,10 @@ impl StepState {
         matches!(self, Self::Succeeded { .. } | Self::Skipped { .. })
     }
 
-    /// Whether something may stand in the cluster because of this step.
+    /// Whether something may stand in the cluster because of this step that a way back goes over.
     pub fn may_have_effect(&self) -> bool {
         match self {
-            Self::NotStarted | Self::Skipped { .. } | Self::Undone => false,
+            Self::NotStarted | Self::Skipped { .. } | Self::Undone | Self::Passed => false,
             Self::Succeeded { changed, .. } => *changed,
             Self::Failed { applied, .. } => *applied,
             Self::Running { .. }

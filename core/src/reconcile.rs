@@ -244,11 +244,32 @@ fn fold_listed(
     }
 }
 
+/// In words for an alarm, how an end that comes after the job's own belies what an operator said when
+/// nobody had heard of it; none where it does not. `ended` is the target as the job left it.
+pub fn contradiction(ended: &Target, late: &Listed) -> Option<String> {
+    let report = Report::Ended {
+        outcome: late.outcome.clone()?,
+        steps: late.steps.clone(),
+    };
+    let heard = event(late.attempt, report, Timestamp::default());
+    // The number of segments says only where it would rest, and it rests where it is.
+    let after = ended.clone().next(heard, 1).ok()?;
+    let known = |index: usize| ended.resolutions[index].contradicted_by.is_some();
+    let mut resolutions = after.resolutions.iter().enumerate();
+    resolutions.find_map(|(index, said)| {
+        let found = said.contradicted_by.as_ref().filter(|_| !known(index))?;
+        let (by, step, name, word) = (&said.by, &said.step, &ended.name, said.verdict.word());
+        Some(format!(
+            "{by} said that step `{step}` on {name} is {word}, and the journal of its agent says: {found}"
+        ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::Fence;
-    use crate::job::Commitment;
+    use crate::job::{Commitment, Resolution, Verdict};
 
     fn name() -> TargetName {
         "eu-west/prod-1".parse().unwrap()
@@ -373,6 +394,42 @@ mod tests {
         let merged = merged(&list("a", vec![listed(None)]), &[]);
         assert_eq!(merged.orphans.len(), 1);
         assert!(merged.went_back.is_some());
+    }
+
+    #[test]
+    fn an_end_after_the_jobs_own_is_held_against_what_an_operator_said() {
+        let lost = TargetEvent::Lost { evidence: vec![] };
+        let unknown = record().next(lost, 1).unwrap();
+        let said = |verdict| {
+            let resolution = Resolution {
+                step: "act".into(),
+                verdict,
+                by: "mei".into(),
+                reason: "looked".into(),
+                unheard: None,
+                contradicted_by: None,
+            };
+            let resolved = TargetEvent::Resolved(resolution);
+            unknown.clone().next(resolved, 1).unwrap()
+        };
+        let mut late = listed(Some(SegmentOutcome::Succeeded));
+        let changed = StepState::Succeeded {
+            outputs: serde_json::Value::Null,
+            changed: true,
+        };
+        late.steps.insert("act".into(), changed);
+        let words = contradiction(&said(Verdict::NotDone), &late).unwrap();
+        assert!(
+            words.contains("mei") && words.contains("not done"),
+            "{words}"
+        );
+        assert_eq!(contradiction(&said(Verdict::Done), &late), None);
+        assert_eq!(contradiction(&said(Verdict::Abandon), &late), None);
+        assert_eq!(
+            contradiction(&record(), &late),
+            None,
+            "nobody said anything"
+        );
     }
 
     #[test]

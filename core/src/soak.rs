@@ -26,6 +26,9 @@ const PATIENCE: u32 = 2;
 /// How far the wait has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// Targets that could not be read, of which a job's record tells: enough for a person to see what they have in common.
+const UNREAD_KEPT: usize = 16;
+
 pub struct SoakProgress {
     /// After which wave.
     pub wave: usize,
@@ -101,12 +104,14 @@ impl SoakProgress {
         }
     }
 
-    /// What a later leader goes on from: time and sums. What every target said last is read again in the
-    /// next round anyway, and would grow the job's record with the fleet.
+    /// What a later leader goes on from, and what viewers are told meanwhile: time, sums, and some of those that
+    /// cannot be read. What every target said last is read again in the next round anyway, and would grow the
+    /// job's record with the fleet.
     pub fn to_keep(&self) -> Self {
+        let unread = self.unread.iter().take(UNREAD_KEPT);
         Self {
             latest: BTreeMap::new(),
-            unread: BTreeMap::new(),
+            unread: unread.map(|(name, why)| (name.clone(), why.clone())).collect(),
             ..self.clone()
         }
     }

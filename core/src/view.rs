@@ -164,7 +164,7 @@ fn target(job: &Job, name: &TargetName) -> TargetView {
         .iter()
         .flat_map(|segment| &segment.steps);
     TargetView {
-        left_out,
+        left_out: record.skipped.or(left_out),
         steps: steps
             .map(|planned| {
                 let id = planned.step.id.clone();

@@ -70,6 +70,7 @@ pub(super) fn state(state: StepState) -> StepState {
         | StepState::Succeeded { .. }
         | StepState::Skipped { .. }
         | StepState::Undone
+        | StepState::Passed
         | StepState::Abandoned { .. } => state,
     }
 }

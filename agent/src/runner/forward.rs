@@ -516,6 +516,7 @@ fn said(progress: &StepProgress) -> String {
         },
         StepState::NotStarted
         | StepState::Undone
+        | StepState::Passed
         | StepState::UndoFailed { .. }
         | StepState::Abandoned { .. } => "decided".to_owned(),
     }

@@ -149,6 +149,7 @@ fn target(view: &JobView, name: &aldis_core::ids::TargetName) -> Vec<Line> {
             S::Unknown { .. } => "unknown".to_owned(),
             S::Skipped { why } => format!("skipped: {why}"),
             S::Undone => "undone".to_owned(),
+            S::Passed => "left in place: the way back goes past it".to_owned(),
             S::UndoFailed { failure } => format!("undo failed: {}", failure.cause),
             S::Abandoned { why } => format!("abandoned: {why}"),
         };

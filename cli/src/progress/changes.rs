@@ -225,7 +225,7 @@ fn key(on: &WaitingOn) -> Option<String> {
         WaitingOn::Deferred { target, .. } => format!("deferred {target}"),
         WaitingOn::LatePlan { target } => format!("late {target}"),
         WaitingOn::Paused => "paused".to_owned(),
-        WaitingOn::Operator { target } => format!("operator {target}"),
+        WaitingOn::Operator { target, .. } => format!("operator {target}"),
     })
 }
 

@@ -161,6 +161,7 @@ pub(crate) fn job(plan: Plan) -> Job {
         soak: None,
         folded: Default::default(),
         started_at: Some(NOW),
+        resumed_at: None,
         ended_at: None,
     };
     Job {

@@ -197,6 +197,7 @@ impl Services {
             soak: None,
             folded: Default::default(),
             started_at: None,
+            resumed_at: None,
             ended_at: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::forward::not_helped;
 use super::{Round, WaitingOn};
+use crate::ids::Timestamp;
 use crate::job::{Job, Rest, Target, TargetEvent, TargetState};
 
 impl Round<'_> {
@@ -43,7 +44,8 @@ impl Round<'_> {
     }
 
     /// Goes back, last wave first. A wave is gone back over when every later one is done with, except
-    /// for targets whose outcome is unknown: those wait for their resolution and hold nobody up.
+    /// for targets whose outcome is unknown, and for those whose agents stay away: those rest by name
+    /// and hold nobody up.
     pub(super) fn unwinding(&mut self) {
         let waves = self.job.plan.phase().waves.len();
         let in_work = (0..waves).rev().find(|wave| !self.unwind_wave(*wave));
@@ -70,27 +72,73 @@ impl Round<'_> {
             .count();
         let mut left = taken;
         for target in &targets {
-            match wants_undo(target) {
-                Wants::Nothing => {}
-                Wants::Rest => {
-                    self.emit(
-                        &target.name,
-                        TargetEvent::Settled {
-                            rest: Rest::Untouched,
-                        },
-                    );
+            match self.back_of(target) {
+                Back::Nothing => {}
+                Back::Rest(rest) => {
+                    self.emit(&target.name, TargetEvent::Settled { rest });
                 }
-                Wants::Undo => {
+                Back::Open => {
                     left += 1;
                     if taken < slots {
                         taken += 1;
                         self.open_undo(&target.name, target);
                     }
                 }
+                Back::Wait { until } => {
+                    left += 1;
+                    self.wait_for_agent(&target.name, until);
+                }
             }
         }
         left == 0
     }
+
+    /// What the way back is to do with a target now.
+    pub(super) fn back_of(&self, target: &Target) -> Back {
+        match wants_undo(target) {
+            Wants::Nothing => return Back::Nothing,
+            Wants::Rest => return Back::Rest(Rest::Untouched),
+            Wants::Undo => {}
+        }
+        let name = &target.name;
+        if self.inventory.live(name).is_some() {
+            return Back::Open;
+        }
+        if matches!(target.state, TargetState::Rest(Rest::NeedsOperator { .. })) {
+            // It was waited for already. Should its agent return in time, it goes back all the same.
+            return Back::Nothing;
+        }
+        let Some(since) = self.inventory.away_since(name) else {
+            return Back::Wait { until: None };
+        };
+        let until = self.given_up_at(since);
+        if self.now < until {
+            return Back::Wait { until: Some(until) };
+        }
+        let why = format!("not put back: {}", self.away(name, since));
+        Back::Rest(Rest::NeedsOperator { why })
+    }
+
+    /// When a target with nothing under way is not waited for any longer: its agent is away for as long as
+    /// one at work would have been given.
+    pub(super) fn given_up_at(&self, since: Timestamp) -> Timestamp {
+        since.plus(self.job.longest_way_back() + self.inventory.limits.permit)
+    }
+}
+
+/// What the way back is to do with a target.
+pub(super) enum Back {
+    /// Nothing of it is to be put back, or nobody can do it.
+    Nothing,
+    /// It is let rest: nothing of the job stands there, or its agent stays away.
+    Rest(Rest),
+    /// Its way back may be opened.
+    Open,
+    /// Its agent is waited for.
+    Wait {
+        /// Until then, where that is known.
+        until: Option<Timestamp>,
+    },
 }
 
 enum Wants {
@@ -140,12 +188,6 @@ fn half_way(target: &Target) -> Rest {
             why: "stopped half way; what was changed stands".into(),
         },
     }
-}
-
-/// Whether anything that was changed is still to be put back.
-pub(super) fn is_left_to_go_back(job: &Job) -> bool {
-    let wants = |target| matches!(wants_undo(target), Wants::Undo);
-    job.targets.values().any(wants)
 }
 
 /// Every target with a record is at rest; one without was never touched.

@@ -1,7 +1,8 @@
 //! The word that a job ends with, once every target rests.
 
-use super::Round;
-use super::back::{everyone_rests, is_left_to_go_back};
+use super::back::{Back, everyone_rests};
+use super::{Round, WaitingOn};
+use crate::inventory::Turn;
 use crate::job::{Job, JobState, Rest, StopCause, Target, TargetState};
 
 impl Round<'_> {
@@ -17,15 +18,30 @@ impl Round<'_> {
     }
 
     /// Waits for operators or late reports. Whoever an answer leaves half way is taken on from there at
-    /// once, whatever other questions are open.
+    /// once, whatever other questions are open; what was let go of meanwhile is locked again before.
     pub(super) fn needs_operator(&mut self, after: &JobState) {
         self.work_in_progress();
-        let goes_back = matches!(after, JobState::Unwinding { .. }) && is_left_to_go_back(self.job);
+        let goes_back = matches!(after, JobState::Unwinding { .. }) && self.is_left_to_go_back();
         if goes_back || !everyone_rests(self.job) {
-            self.move_to(going_on(after));
+            self.go_on(going_on(after));
         } else if !self.job.targets.values().any(Target::is_open_question) {
             self.move_to(ending(self.job, after));
         }
+    }
+
+    fn go_on(&mut self, to: JobState) {
+        match self.inventory.turn.clone() {
+            // Who only stops touches nothing more.
+            Turn::Locked { object, target, by } if !matches!(to, JobState::Stopping { .. }) => {
+                self.wait(WaitingOn::Lock { object, target, by });
+            }
+            _ => self.move_to(to),
+        }
+    }
+
+    fn is_left_to_go_back(&self) -> bool {
+        let mut targets = self.job.targets.values();
+        targets.any(|target| !matches!(self.back_of(target), Back::Nothing))
     }
 }
 

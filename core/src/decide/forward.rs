@@ -1,16 +1,17 @@
-//! A running job: drift check, budget, the wave in work, its barriers and its soak.
+//! A running job: drift check, budget, the wave in work and its soak.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use super::back::everyone_rests;
+use super::back::{Back, everyone_rests};
+use super::barriers::Barriers;
+use super::waiting::NAMES;
 use super::{Round, SoakWanted, WaitingOn};
 use crate::ids::{JobId, TargetName, Timestamp};
 use crate::inventory::Presence;
 use crate::job::{
     Event, HeaderEvent, JobState, Link, Rest, StopCause, Target, TargetEvent, TargetState,
 };
-use crate::outcome::Failure;
+use crate::outcome::{DRIFT, Failure};
 use crate::plan::Disposition;
 use crate::runbook::{Drift, OnFailure, WhenUnreachable};
 use crate::soak::{COMMIT_EVERY, SoakProgress, Verdict};
@@ -56,35 +57,34 @@ impl Round<'_> {
         self.move_to(state);
     }
 
-    /// Asks every reachable agent whether its part still holds, before any target is touched.
+    /// Asks every reachable agent whether its part still holds, before any target is touched. Who owes
+    /// an answer for as long as an agent may be away counts as away: it finds out itself before it acts.
     fn check_drift(&mut self) {
-        let runs: BTreeSet<TargetName> = self.job.plan.runs().cloned().collect();
+        let began = self.job.header.started_at.unwrap_or_default();
+        let asked_at = began.max(self.inventory.led_since);
+        let over_at = asked_at.plus(self.inventory.limits.unreachable_after);
         let mut missing = BTreeSet::new();
-        for target in &runs {
-            if self.inventory.drift.contains_key(target) {
+        for target in self.job.plan.runs() {
+            let left_out = self.job.target(target).state != TargetState::NotStarted;
+            if left_out || self.now >= over_at || self.inventory.drift.contains_key(target) {
                 continue;
             }
             match self.inventory.presence(target) {
-                // It is asked again when its first segment begins.
-                Presence::Absent { since } if self.is_unreachable(since) => {}
-                Presence::Live { .. } => {
-                    missing.insert(target.clone());
-                }
-                other => {
-                    self.wait(WaitingOn::from_presence(target, &other));
-                    self.wake(self.now.plus(self.inventory.limits.unreachable_after));
-                    missing.insert(target.clone());
-                }
+                Presence::Absent { since } if self.is_unreachable(since) => continue,
+                Presence::Live { .. } => {}
+                other => self.wait(WaitingOn::from_presence(target, &other)),
             }
+            missing.insert(target.clone());
         }
-        if !missing.is_empty() {
-            self.wait(WaitingOn::DriftCheck {
-                targets: missing.len(),
-            });
-            self.out.reads.drift = missing;
-            return;
+        if missing.is_empty() {
+            return self.judge_drift();
         }
-        self.judge_drift();
+        self.wake(over_at);
+        self.wait(WaitingOn::DriftCheck {
+            targets: missing.len(),
+            names: missing.iter().take(NAMES).cloned().collect(),
+        });
+        self.out.reads.drift = missing;
     }
 
     fn judge_drift(&mut self) {
@@ -102,11 +102,14 @@ impl Round<'_> {
         }
         for (target, what) in found {
             if self.job.target(&target).state == TargetState::NotStarted {
-                let failure = Failure::new("drift", what).with_hint("plan again and submit that");
+                let failure = Failure::new(DRIFT, what).with_hint("plan again and submit that");
                 self.emit(&target, TargetEvent::LeftOut { failure });
             }
         }
-        self.emit_header(HeaderEvent::DriftChecked);
+        // In a round of its own: once this is known, who is not left out is opened.
+        if self.out.events.is_empty() {
+            self.emit_header(HeaderEvent::DriftChecked);
+        }
     }
 
     /// A job that undoes another begins where that one ended. Every target is taken over before the way
@@ -144,22 +147,17 @@ impl Round<'_> {
             if !matches!(target.state, TargetState::Failed { .. }) {
                 continue;
             }
-            if !target.may_have_effect() {
-                self.emit(
-                    name,
-                    TargetEvent::Settled {
-                        rest: Rest::Untouched,
-                    },
-                );
-            } else if self.on_failure() == OnFailure::Undo {
-                self.open_undo(name, target);
-            } else {
-                self.emit(
-                    name,
-                    TargetEvent::Settled {
-                        rest: not_helped(target),
-                    },
-                );
+            let goes_back = self.on_failure() == OnFailure::Undo || !target.may_have_effect();
+            if !goes_back {
+                let rest = not_helped(target);
+                self.emit(name, TargetEvent::Settled { rest });
+                continue;
+            }
+            match self.back_of(target) {
+                Back::Open => self.open_undo(name, target),
+                Back::Wait { until } => self.wait_for_agent(name, until),
+                Back::Rest(rest) => self.emit(name, TargetEvent::Settled { rest }),
+                Back::Nothing => {}
             }
         }
     }
@@ -186,7 +184,7 @@ impl Round<'_> {
         self.open_segments(current);
     }
 
-    fn targets(&self, wave: usize) -> Vec<Target> {
+    pub(super) fn targets(&self, wave: usize) -> Vec<Target> {
         let participants = self.job.participants(wave).into_iter();
         participants.map(|name| self.job.target(name)).collect()
     }
@@ -194,14 +192,21 @@ impl Round<'_> {
     /// Opens what may be opened: barriers, slots and agents permitting.
     fn open_segments(&mut self, index: usize) {
         let wave = &self.targets(index);
-        let late = self.stop_late_ones(wave);
+        let barriers = Barriers::of(self.job.segments(), wave);
+        let late = self.stop_late_ones(wave, &barriers);
         let mut slots = self.slots(index);
         let mut waits_for_slot = 0;
         for target in wave.iter().filter(|target| !late.contains(&target.name)) {
             let next = match &target.state {
+                TargetState::NotStarted if !self.is_planned(&target.name) => {
+                    self.emit(&target.name, TargetEvent::Deferred { since: self.now });
+                    continue;
+                }
                 TargetState::NotStarted => 0,
                 TargetState::Stopped { segment } => *segment,
-                TargetState::AtBarrier { segment, .. } if self.barrier_open(wave, *segment) => {
+                TargetState::AtBarrier { segment, .. }
+                    if self.barrier_open(&barriers, *segment) =>
+                {
                     segment + 1
                 }
                 _ => continue,
@@ -215,8 +220,14 @@ impl Round<'_> {
         self.wait_for_slot(index, waits_for_slot);
     }
 
+    /// Whether its agent has planned it, to be run: one that was away then plans it first.
+    fn is_planned(&self, name: &TargetName) -> bool {
+        let part = self.job.part(name);
+        part.is_some_and(|part| part.disposition == Disposition::Run)
+    }
+
     /// How many more targets of the wave may be in work, what this round has opened included.
-    fn slots(&self, wave: usize) -> usize {
+    pub(super) fn slots(&self, wave: usize) -> usize {
         let opened: BTreeSet<&TargetName> = self.out.events.iter().filter_map(opened).collect();
         let taken = self.job.participants(wave).into_iter().filter(|name| {
             let target = self.job.targets.get(*name);
@@ -226,7 +237,7 @@ impl Round<'_> {
         max_parallel.saturating_sub(taken.count())
     }
 
-    fn wait_for_slot(&mut self, wave: usize, targets: usize) {
+    pub(super) fn wait_for_slot(&mut self, wave: usize, targets: usize) {
         if targets > 0 {
             let max_parallel = self.job.plan.phase().waves[wave].max_parallel;
             self.wait(WaitingOn::Slot {
@@ -236,71 +247,8 @@ impl Round<'_> {
         }
     }
 
-    /// A barrier opens when nobody who still counts is before it. Ended, failed, unknown and deferred
-    /// targets have left its count; a target at it holds no slot: so it cannot deadlock.
-    fn barrier_open(&mut self, wave: &[Target], segment: usize) -> bool {
-        let before = wave
-            .iter()
-            .filter(|t| is_before_barrier(t, segment))
-            .count();
-        if before > 0 {
-            self.wait(WaitingOn::Barrier {
-                segment,
-                targets: before,
-            });
-        }
-        before == 0
-    }
-
-    /// Whoever is not at a barrier when its time is over is not waited for any longer: what runs is told
-    /// to stop, what does not run has failed, what never began is left out. Returns who is late.
-    fn stop_late_ones(&mut self, wave: &[Target]) -> BTreeSet<TargetName> {
-        let mut late = BTreeMap::new();
-        for target in wave {
-            let TargetState::AtBarrier { segment, since } = target.state else {
-                continue;
-            };
-            let barrier = self.job.plan.phase().segments[segment].barrier;
-            let Some(timeout_ms) = barrier.and_then(|barrier| barrier.timeout_ms) else {
-                continue;
-            };
-            let mut before = wave
-                .iter()
-                .filter(|t| is_before_barrier(t, segment))
-                .peekable();
-            let over_at = since.plus(Duration::from_millis(timeout_ms));
-            if self.now >= over_at {
-                late.extend(before.map(|target| (target.name.clone(), (target, timeout_ms))));
-            } else if before.peek().is_some() {
-                self.wake(over_at);
-            }
-        }
-        for (target, timeout_ms) in late.values() {
-            self.too_late(target, *timeout_ms);
-        }
-        late.into_keys().collect()
-    }
-
-    fn too_late(&mut self, target: &Target, timeout_ms: u64) {
-        let name = &target.name;
-        // Whoever was given up in this round is judged in the next.
-        let of_it = |event: &Event| matches!(event, Event::Target(of, _) if of == name);
-        if target.late || self.out.events.iter().any(of_it) {
-            return;
-        }
-        let failure = Failure::new(
-            "barrier",
-            format!("not at the barrier after {timeout_ms} ms"),
-        );
-        let event = match &target.state {
-            TargetState::NotStarted => TargetEvent::LeftOut { failure },
-            _ => TargetEvent::TooLate { failure },
-        };
-        self.emit(name, event);
-    }
-
     /// Commits an attempt where the agent may be given work; true when it took a slot.
-    fn open(&mut self, target: &Target, segment: usize) -> bool {
+    pub(super) fn open(&mut self, target: &Target, segment: usize) -> bool {
         let name = &target.name;
         match self.inventory.presence(name) {
             Presence::Live { .. } if self.spends => false,
@@ -317,105 +265,44 @@ impl Round<'_> {
                 );
                 true
             }
-            Presence::Absent { since } if target.state == TargetState::NotStarted => {
-                self.absent_before_start(name, since);
-                false
-            }
-            other => {
-                self.wait(WaitingOn::from_presence(name, &other));
+            _ => {
+                match self.inventory.away_since(name) {
+                    Some(since) if target.state == TargetState::NotStarted => {
+                        self.away_before_start(name, since);
+                    }
+                    Some(since) => self.away_between_segments(name, since),
+                    None => self.wait_for_agent(name, None),
+                }
                 false
             }
         }
     }
 
-    fn absent_before_start(&mut self, name: &TargetName, since: Timestamp) {
+    /// At a barrier, or at a stop, with its agent away: nobody is waited for for ever.
+    fn away_between_segments(&mut self, name: &TargetName, since: Timestamp) {
+        let until = self.given_up_at(since);
+        if self.now < until {
+            return self.wait_for_agent(name, Some(until));
+        }
+        let failure = self.unreachable(name, since);
+        self.emit(name, TargetEvent::TooLate { failure });
+    }
+
+    fn away_before_start(&mut self, name: &TargetName, since: Timestamp) {
         if !self.is_unreachable(since) {
-            self.wait(WaitingOn::AgentAbsent {
-                target: name.clone(),
-                since,
-            });
-            return self.wake(since.plus(self.inventory.limits.unreachable_after));
+            let until = since.plus(self.inventory.limits.unreachable_after);
+            return self.wait_for_agent(name, Some(until));
         }
         let event = match self.job.plan.scope.body.when_unreachable() {
             WhenUnreachable::Defer => TargetEvent::Deferred { since: self.now },
             WhenUnreachable::Fail => TargetEvent::LeftOut {
-                failure: self.unreachable(since),
+                failure: self.unreachable(name, since),
             },
-            WhenUnreachable::Skip => TargetEvent::Settled {
-                rest: Rest::Untouched,
+            WhenUnreachable::Skip => TargetEvent::Skipped {
+                why: format!("{} (`whenUnreachable: skip`)", self.away(name, since)),
             },
         };
         self.emit(name, event);
-    }
-
-    /// Deferred targets run as soon as their agents are back, whatever wave is in work.
-    fn deferred_returns(&mut self) {
-        for wave in 0..=self.job.header.wave {
-            let mut slots = self.slots(wave);
-            let mut waits_for_slot = 0;
-            for target in self.targets(wave) {
-                let TargetState::Deferred { since } = target.state else {
-                    continue;
-                };
-                if self.inventory.live(&target.name).is_none() {
-                    self.deferred_still(&target.name, since);
-                } else if slots == 0 {
-                    waits_for_slot += 1;
-                } else if self.run_deferred(&target) {
-                    slots -= 1;
-                }
-            }
-            self.wait_for_slot(wave, waits_for_slot);
-        }
-    }
-
-    /// Waits for a deferred target, up to a day.
-    fn deferred_still(&mut self, name: &TargetName, since: Timestamp) {
-        let limit = self.inventory.limits.defer_for;
-        let given_up_at = since.plus(limit);
-        if self.now >= given_up_at {
-            let why = format!("deferred, and away for {limit:?}");
-            let rest = Rest::NeedsOperator { why };
-            return self.emit(name, TargetEvent::Settled { rest });
-        }
-        self.wait(WaitingOn::Deferred {
-            target: name.clone(),
-            since,
-        });
-        self.wake(given_up_at);
-    }
-
-    /// True when it took a slot.
-    fn run_deferred(&mut self, target: &Target) -> bool {
-        let name = &target.name;
-        let disposition = self.job.part(name).map(|part| part.disposition.clone());
-        match disposition {
-            Some(Disposition::Run) => return self.open(target, 0),
-            Some(Disposition::Unchanged { .. }) => {
-                self.emit(
-                    name,
-                    TargetEvent::Settled {
-                        rest: Rest::Untouched,
-                    },
-                );
-            }
-            Some(Disposition::Refused { why, .. }) => {
-                let why = format!("returned, and its plan is refused: {why}");
-                self.emit(
-                    name,
-                    TargetEvent::Settled {
-                        rest: Rest::NeedsOperator { why },
-                    },
-                );
-            }
-            Some(Disposition::Deferred { .. } | Disposition::Skipped { .. }) | None => {
-                self.out.reads.plan.insert(name.clone());
-                self.wait(WaitingOn::LatePlan {
-                    target: name.clone(),
-                });
-            }
-        }
-        false
     }
 
     fn wave_decided(&mut self, targets: &[Target]) {
@@ -477,15 +364,14 @@ impl Round<'_> {
                 self.stop(StopCause::Soak { wave, why });
             }
             Verdict::Going { left } => {
+                let kept = progress.to_keep();
                 let known = committed.unwrap_or_else(|| SoakProgress::begin(wave));
                 let grown = progress.elapsed_ms.saturating_sub(known.elapsed_ms);
                 // Whoever sees only the records must learn that time stands still, and who makes it. The
                 // names differ at most once a round of reading; the reasons may differ each time.
-                let others = !progress.unread.keys().eq(known.unread.keys());
+                let others = !kept.unread.keys().eq(known.unread.keys());
                 if others || grown >= COMMIT_EVERY.as_millis() as u64 {
-                    self.emit_header(HeaderEvent::Soaked {
-                        progress: progress.clone(),
-                    });
+                    self.emit_header(HeaderEvent::Soaked { progress: kept });
                 }
                 self.wait(WaitingOn::Soak {
                     wave,
@@ -518,20 +404,4 @@ pub(super) fn not_helped(target: &Target) -> Rest {
         },
     );
     Rest::NeedsOperator { why }
-}
-
-fn is_before_barrier(target: &Target, barrier: usize) -> bool {
-    match &target.state {
-        TargetState::NotStarted => true,
-        TargetState::Assigned { segment } | TargetState::Running { segment } => *segment <= barrier,
-        TargetState::Stopped { segment } => *segment <= barrier,
-        TargetState::AtBarrier { segment, .. } => *segment < barrier,
-        TargetState::Deferred { .. }
-        | TargetState::Failed { .. }
-        | TargetState::UndoAssigned
-        | TargetState::Undoing
-        | TargetState::Unknown { .. }
-        | TargetState::Stuck { .. }
-        | TargetState::Rest(_) => false,
-    }
 }

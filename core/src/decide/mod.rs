@@ -8,11 +8,14 @@
 //! | file | decides while the job is |
 //! |---|---|
 //! | `mod.rs` | asked something by an operator |
-//! | `forward.rs` | running: waves, barriers, budget, soak |
+//! | `forward.rs` | running: drift, budget, waves, soak |
+//! | `barriers.rs`, `deferred.rs` | running: who waits for whom, and who was away |
 //! | `back.rs` | stopping or unwinding |
 //! | `ending.rs` | at rest everywhere: which word the job ends with |
 
 mod back;
+mod barriers;
+mod deferred;
 mod ending;
 mod forward;
 mod waiting;
@@ -27,8 +30,8 @@ use std::collections::BTreeSet;
 use crate::ids::{JournalId, TargetName, Timestamp};
 use crate::inventory::{Inventory, Presence};
 use crate::job::{
-    Commitment, Event, HeaderEvent, Job, JobState, Request, Resolution, StopCause, Target,
-    TargetEvent, TargetState, Wish,
+    Commitment, Event, HeaderEvent, Job, JobState, Request, Resolution, Target, TargetEvent,
+    TargetState, Verdict, Wish,
 };
 use crate::outcome::Failure;
 use crate::runbook::OnFailure;
@@ -75,6 +78,7 @@ pub fn decide(job: &Job, inventory: &Inventory, now: Timestamp) -> Decision {
         inventory,
         now,
         out: Decision::default(),
+        said: BTreeSet::new(),
         spends: false,
     };
     if job.header.state.is_ended() {
@@ -113,6 +117,8 @@ struct Round<'a> {
     inventory: &'a Inventory,
     now: Timestamp,
     out: Decision,
+    /// The reasons among them, since one may come from many targets.
+    said: BTreeSet<WaitingOn>,
     /// Set once this round spends of the budget: what is left of it is known when that is committed.
     spends: bool,
 }
@@ -138,7 +144,7 @@ impl Round<'_> {
     }
 
     fn wait(&mut self, reason: WaitingOn) {
-        if !self.out.waiting.contains(&reason) {
+        if self.said.insert(reason.clone()) {
             self.out.waiting.push(reason);
         }
     }
@@ -170,56 +176,69 @@ impl Round<'_> {
         else {
             return false;
         };
-        let (ends, goes) = match self.state_after(request) {
+        // What makes no sense any more is folded in too, and changes nothing.
+        let led = self
+            .job
+            .leads_to(&request.wish, &request.by, &request.reason);
+        let makes_sense = led.is_ok();
+        let (ends, goes) = match led.ok().flatten() {
             Some(state) if state.is_ended() => (Some(state), None),
             state => (None, state),
         };
         self.emit_header(HeaderEvent::Folded {
             request: request.id.clone(),
             state: goes,
+            at: self.now,
         });
         if let Some(state) = ends {
             self.move_to(state);
         }
-        if let Wish::Resolve {
-            target,
-            step,
-            verdict,
-        } = &request.wish
-        {
-            // What is known of other steps is not the operator's to change.
-            if self.job.in_doubt(target) == Some(step) {
-                let resolution = Resolution {
-                    step: step.clone(),
-                    verdict: *verdict,
-                    by: request.by.clone(),
-                    reason: request.reason.clone(),
-                    unheard: None,
-                    contradicted_by: None,
-                };
-                self.emit(target, TargetEvent::Resolved(resolution));
-            }
+        if makes_sense {
+            self.answer(request);
         }
         true
     }
 
-    fn state_after(&self, request: &Request) -> Option<JobState> {
-        use JobState as S;
-        let cause = StopCause::Cancelled {
-            by: request.by.clone(),
-            reason: request.reason.clone(),
-        };
-        match (&request.wish, &self.job.header.state) {
-            (Wish::Cancel { .. }, S::Queued) => Some(S::Cancelled { cause }),
-            (
-                Wish::Cancel { undo: true },
-                S::Running | S::Paused | S::Stopping { .. } | S::NeedsOperator { .. },
-            ) => Some(S::Unwinding { cause }),
-            (Wish::Cancel { undo: false }, S::Running | S::Paused) => Some(S::Stopping { cause }),
-            (Wish::Pause, S::Running) => Some(S::Paused),
-            (Wish::Resume, S::Paused) => Some(S::Running),
-            _ => None,
+    /// What a request says of open questions.
+    fn answer(&mut self, request: &Request) {
+        match &request.wish {
+            Wish::Resolve {
+                target, verdict, ..
+            } => self.resolve(target, *verdict, request, request.reason.clone()),
+            Wish::Cancel { undo: false } => {
+                let waits = matches!(self.job.header.state, JobState::NeedsOperator { .. });
+                let targets = self.job.targets.values().filter(|_| waits);
+                for target in targets.filter(|target| target.is_open_question()) {
+                    let reason = match request.reason.as_str() {
+                        "" => "the job was cancelled".to_owned(),
+                        why => format!("the job was cancelled: {why}"),
+                    };
+                    self.resolve(&target.name, Verdict::Abandon, request, reason);
+                }
+            }
+            Wish::Cancel { undo: true } | Wish::Pause | Wish::Resume => {}
         }
+    }
+
+    fn resolve(
+        &mut self,
+        target: &TargetName,
+        verdict: Verdict,
+        request: &Request,
+        reason: String,
+    ) {
+        let Some(step) = self.job.in_doubt(target).cloned() else {
+            return;
+        };
+        let resolution = Resolution {
+            step,
+            verdict,
+            by: request.by.clone(),
+            reason,
+            unheard: None,
+            contradicted_by: None,
+        };
+        self.emit(target, TargetEvent::Resolved(resolution));
     }
 
     fn queued(&mut self) {
@@ -261,15 +280,20 @@ impl Round<'_> {
                     },
                 );
             }
-            Presence::Absent { since } => self.give_up_in_time(name, target, since),
-            Presence::Live { .. }
+            Presence::Live { .. } => {}
+            Presence::Absent { .. }
             | Presence::NotMerged
             | Presence::Contested { .. }
-            | Presence::Held { .. } => {}
+            | Presence::Held { .. } => {
+                if let Some(since) = self.inventory.away_since(name) {
+                    self.give_up_in_time(name, target, since);
+                }
+            }
         }
     }
 
-    /// Absent for longer than the segment's own timeouts plus one permit: unknown.
+    /// Away for longer than the segment's own timeouts plus one permit: unknown. Who is there and may not
+    /// be listened to is as good as away.
     fn give_up_in_time(&mut self, name: &TargetName, target: &Target, since: Timestamp) {
         let away_from = since.max(target.commitment.as_ref().map_or(since, |c| c.at));
         let limit = self.job.longest(target) + self.inventory.limits.permit;
@@ -320,6 +344,7 @@ impl Round<'_> {
             } else if target.is_open_question() {
                 self.wait(WaitingOn::Operator {
                     target: name.clone(),
+                    step: self.job.in_doubt(name).cloned(),
                 });
             }
         }
@@ -343,16 +368,34 @@ impl Round<'_> {
         }
     }
 
-    fn unreachable(&self, since: Timestamp) -> Failure {
-        let away = if since == Timestamp(0) {
-            "its agent was never seen".to_owned()
-        } else {
-            format!(
-                "its agent is away for {} s",
-                self.now.since(since).as_secs()
-            )
-        };
-        Failure::new("unreachable", away)
+    /// Waits for an agent that may not be given work, and looks again at a time.
+    fn wait_for_agent(&mut self, name: &TargetName, until: Option<Timestamp>) {
+        let presence = self.inventory.presence(name);
+        self.wait(WaitingOn::from_presence(name, &presence));
+        if let Some(until) = until {
+            self.wake(until);
+        }
+    }
+
+    /// In words, why an agent may not be given work.
+    fn away(&self, name: &TargetName, since: Timestamp) -> String {
+        let seconds = self.now.since(since).as_secs();
+        match self.inventory.presence(name) {
+            Presence::Absent {
+                since: Timestamp(0),
+            } => "its agent was never seen".to_owned(),
+            Presence::Absent { .. } => format!("its agent is away for {seconds} s"),
+            Presence::Contested { why } | Presence::Held { why } => {
+                format!("its agent gets no work for {seconds} s: {why}")
+            }
+            Presence::NotMerged | Presence::Live { .. } => {
+                format!("its agent has not said for {seconds} s what it has in hand")
+            }
+        }
+    }
+
+    fn unreachable(&self, name: &TargetName, since: Timestamp) -> Failure {
+        Failure::new("unreachable", self.away(name, since))
             .with_hint("start the agent, then `aldis retry` the job for what it left")
     }
 }

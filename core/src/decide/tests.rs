@@ -1,5 +1,7 @@
 //! Whole jobs driven to rest by agents that answer as a test says.
 
+mod bounds;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,7 +12,9 @@ use crate::assignments::{Order, Wanted, assignments};
 use crate::canonical;
 use crate::ids::{Digest, Fence, JobId, PlanId, StepId, TargetName, Timestamp};
 use crate::inventory::{Inventory, Presence, Turn};
-use crate::job::{Direction, Event, Header, Job, JobState, Report, Rest, TargetEvent, TargetState};
+use crate::job::{
+    Direction, Event, Header, HeaderEvent, Job, JobState, Report, Rest, TargetEvent, TargetState,
+};
 use crate::outcome::{Failure, SegmentOutcome, StepState};
 use crate::plan::part::{ClusterIdentity, Disposition, TargetPart};
 use crate::plan::{Phase, Plan, RunbookRef, Scope, waves};
@@ -113,6 +117,7 @@ fn job(body: Runbook) -> Job {
         soak: None,
         folded: BTreeSet::new(),
         started_at: None,
+        resumed_at: None,
         ended_at: None,
     };
     let (late_parts, targets) = (BTreeMap::new(), BTreeMap::new());

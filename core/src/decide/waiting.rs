@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{JobId, TargetName, Timestamp};
+use crate::ids::{JobId, StepId, TargetName, Timestamp};
 use crate::inventory::{Presence, Turn};
 use crate::job::Direction;
 use crate::plan::ObjectRef;
 
 /// A named reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum WaitingOn {
     /// Other jobs stand before it in the queue.
@@ -34,6 +34,9 @@ pub enum WaitingOn {
     DriftCheck {
         /// How many have not answered.
         targets: usize,
+        /// The first of them.
+        #[serde(default)]
+        names: Vec<TargetName>,
     },
     /// An agent works on it.
     Agent {
@@ -123,8 +126,14 @@ pub enum WaitingOn {
     Operator {
         /// Which.
         target: TargetName,
+        /// The step in doubt.
+        #[serde(default)]
+        step: Option<StepId>,
     },
 }
+
+/// Names that a reason shows of many.
+pub(super) const NAMES: usize = 3;
 
 impl WaitingOn {
     /// The reason that a place in the queue gives; none for whoever's turn it is.
@@ -194,9 +203,12 @@ impl WaitingOn {
                 Some("aldis-control-plane raise-incarnation --reason ...".to_owned())
             }
             Self::Paused => Some(format!("aldis resume {job}")),
-            Self::Operator { target } => Some(format!(
-                "aldis resolve {job} --target {target} --step ... --as done|not-done"
-            )),
+            Self::Operator { target, step } => {
+                let step = step.as_ref().map_or("...", |step| step.as_str());
+                Some(format!(
+                    "aldis resolve {job} --target {target} --step {step} --as done|not-done|abandon --reason TEXT"
+                ))
+            }
             Self::Turn
             | Self::RunningJobs { .. }
             | Self::DriftCheck { .. }
@@ -219,10 +231,11 @@ impl std::fmt::Display for WaitingOn {
             Self::Lock { object, target, by } => {
                 write!(f, "{object} on {target}, held by job {}", by.short())
             }
-            Self::DriftCheck { targets } => {
+            Self::DriftCheck { targets, names } => {
                 write!(
                     f,
-                    "{targets} agents to confirm that nothing changed since the plan"
+                    "{targets} agents to confirm that nothing changed since the plan{}",
+                    among(*targets, names)
                 )
             }
             Self::Agent {
@@ -287,7 +300,25 @@ impl std::fmt::Display for WaitingOn {
             Self::LatePlan { target } => write!(f, "{target}, back and planning its part"),
             Self::EarlierWaves { wave } => write!(f, "wave {} to be put back first", wave + 1),
             Self::Paused => f.write_str("an operator, who paused it"),
-            Self::Operator { target } => write!(f, "an operator, to settle {target}"),
+            Self::Operator {
+                target,
+                step: Some(step),
+            } => write!(f, "an operator, to settle `{step}` on {target}"),
+            Self::Operator { target, step: None } => {
+                write!(f, "an operator, to settle {target}")
+            }
         }
+    }
+}
+
+/// Some of many, in parentheses.
+fn among(count: usize, names: &[TargetName]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<_> = names.iter().map(ToString::to_string).collect();
+    match count.saturating_sub(names.len()) {
+        0 => format!(" ({})", shown.join(", ")),
+        more => format!(" ({} and {more} more)", shown.join(", ")),
     }
 }

@@ -4,20 +4,21 @@
 //! here and stored nowhere. What happens next is [`crate::decide`]'s to say.
 
 pub mod target;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, JobId, PlanId, RequestId, StepId, TargetName, Timestamp};
-use crate::outcome::StepState;
+use crate::ids::{Digest, JobId, PlanId, RequestId, TargetName, Timestamp};
 use crate::plan::{Disposition, ObjectRef, Plan, RunbookRef, TargetPart};
 use crate::soak::SoakProgress;
 pub use target::{
     Commitment, Direction, IllegalTransition, Report, Resolution, Rest, Target, TargetEvent,
     TargetFailure, TargetState, Unheard, Verdict,
 };
+pub use wishes::{Pointless, Request, Wish};
 
 /// A job as the leader holds it in memory.
 #[derive(Clone, Debug)]
@@ -76,6 +77,9 @@ pub struct Header {
     pub folded: BTreeSet<RequestId>,
     /// When it left the queue.
     pub started_at: Option<Timestamp>,
+    /// When it went on after a pause or an operator's answer: no time limit runs meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
 }
@@ -207,48 +211,6 @@ impl std::fmt::Display for StopCause {
     }
 }
 
-/// What an operator asks of a job. Created once, folded in by the leader.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
-    /// Layout of this record.
-    pub format: u32,
-    /// Named by the caller, so that a repeat is the same request.
-    pub id: RequestId,
-    /// Identity that asked.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// What.
-    pub wish: Wish,
-    /// When it was received.
-    pub at: Timestamp,
-}
-
-/// What can be asked of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase")]
-pub enum Wish {
-    /// Stop at the next safe points; with `undo`, put back what was changed.
-    Cancel {
-        /// Whether to go back.
-        undo: bool,
-    },
-    /// Rest at the next safe points.
-    Pause,
-    /// Go on.
-    Resume,
-    /// End an unknown.
-    Resolve {
-        /// On which target.
-        target: TargetName,
-        /// Of which step.
-        step: StepId,
-        /// What the operator says.
-        verdict: Verdict,
-    },
-}
-
 /// What happened to a job as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeaderEvent {
@@ -272,6 +234,8 @@ pub enum HeaderEvent {
         request: RequestId,
         /// The state it leads to.
         state: Option<JobState>,
+        /// When.
+        at: Timestamp,
     },
     /// The state changes.
     Moved {
@@ -348,26 +312,39 @@ impl JobState {
     fn may_become(&self, to: &JobState) -> bool {
         use JobState as S;
         match (self, to) {
-            (S::Queued, S::Running | S::Cancelled { .. } | S::Failed { .. }) => true,
-            (S::Running, S::Queued) => false,
-            (S::Running, _) => true,
+            (S::Queued, S::Cancelled { .. }) => true,
             (
-                S::Paused,
-                S::Running | S::Stopping { .. } | S::Unwinding { .. } | S::NeedsOperator { .. },
+                S::Running,
+                S::Paused
+                | S::Stopping { .. }
+                | S::Unwinding { .. }
+                | S::NeedsOperator { .. }
+                | S::Succeeded
+                | S::PartlyDone
+                | S::Failed { .. },
             ) => true,
-            (S::Stopping { .. }, S::Unwinding { .. }) => true,
-            (S::Stopping { .. }, S::Failed { .. } | S::Cancelled { .. } | S::PartlyDone) => true,
-            (S::Stopping { .. } | S::Unwinding { .. }, S::NeedsOperator { .. }) => true,
+            (S::Paused, S::Running | S::Stopping { .. } | S::Unwinding { .. }) => true,
+            (
+                S::Stopping { .. },
+                S::Unwinding { .. }
+                | S::NeedsOperator { .. }
+                | S::Failed { .. }
+                | S::Cancelled { .. },
+            ) => true,
             (
                 S::Unwinding { .. },
-                S::Undone { .. }
+                S::Stopping { .. }
+                | S::NeedsOperator { .. }
+                | S::Undone { .. }
                 | S::Cancelled { .. }
                 | S::Failed { .. }
                 | S::PartlyDone
                 | S::Succeeded,
             ) => true,
-            (S::NeedsOperator { .. }, S::Queued | S::Paused) => false,
-            (S::NeedsOperator { .. }, _) => true,
+            // It goes on where it was going, or as that state could; and is always to be closed.
+            (S::NeedsOperator { .. }, S::Paused) => false,
+            (S::NeedsOperator { .. }, S::Stopping { .. }) => true,
+            (S::NeedsOperator { after }, to) => **after == *to || after.may_become(to),
             _ => false,
         }
     }
@@ -400,19 +377,21 @@ impl Header {
                 self.soak = Some(progress);
                 true
             }
-            E::Folded { request, state } => {
+            E::Folded { request, state, at } => {
                 // An end has a time, which a request does not.
                 let may = |to: &JobState| self.state.may_become(to) && !to.is_ended();
                 let moves = state.as_ref().is_none_or(may);
                 if moves {
-                    self.state = state.unwrap_or(self.state);
                     self.folded.insert(request);
+                    if let Some(state) = state {
+                        self.take(state, at);
+                    }
                 }
                 moves
             }
             E::Moved { state, at } if self.state.may_become(&state) => {
                 self.ended_at = state.is_ended().then_some(at);
-                self.state = state;
+                self.take(state, at);
                 true
             }
             E::Started { .. }
@@ -430,6 +409,13 @@ impl Header {
             state,
             event: described,
         })
+    }
+
+    fn take(&mut self, state: JobState, at: Timestamp) {
+        if state == JobState::Running {
+            self.resumed_at = Some(at);
+        }
+        self.state = state;
     }
 }
 
@@ -492,53 +478,52 @@ impl Job {
     pub fn spent(&self) -> Spent {
         let mut spent = Spent::default();
         for target in self.targets.values() {
-            match (&target.state, &target.failure) {
-                (TargetState::Unknown { .. }, _) => spent.unknown += 1,
-                (TargetState::Stuck { .. }, _) => spent.failed += 1,
-                (_, Some(failure)) if failure.failure.kind != "drift" => spent.failed += 1,
+            match &target.state {
+                TargetState::Unknown { .. } => spent.unknown += 1,
+                TargetState::Stuck { .. } => spent.failed += 1,
+                _ if target.failure.is_some() && !target.drifted_before() => spent.failed += 1,
                 _ => {}
             }
         }
         spent
     }
 
-    /// The step of an open question that an operator may settle: the first that is not known to be done,
-    /// or on the way back the last that is not known to be undone.
-    pub fn in_doubt(&self, name: &TargetName) -> Option<&StepId> {
-        let target = self.targets.get(name)?;
-        let segments = &self.plan.phase().segments;
-        let step = |id: &StepId| target.steps.get(id).unwrap_or(&StepState::NotStarted);
-        match target.question()? {
-            (Direction::Forward, segment) => segments.get(segment).and_then(|segment| {
-                let mut ids = segment.steps.iter().map(|planned| &planned.step.id);
-                ids.find(|id| !step(id).is_done())
-            }),
-            (Direction::Undo, _) => {
-                let steps = segments.iter().flat_map(|segment| &segment.steps).rev();
-                let mut ids = steps.map(|planned| &planned.step.id);
-                ids.find(|id| step(id).may_have_effect())
-            }
-        }
-    }
-
     /// The objects it writes, with the cluster they are in: what it must lock before it starts.
     pub fn locks(&self) -> BTreeSet<LockName> {
-        let mut locks = BTreeSet::new();
-        for (target, part) in self.plan.parts.iter().chain(&self.late_parts) {
-            if !matches!(part.disposition, Disposition::Run) {
-                continue;
-            }
-            for object in part.writes() {
-                let cluster_uid = part.identity.cluster_uid.clone();
-                locks.insert(LockName {
-                    cluster_uid,
-                    target: target.clone(),
-                    object,
-                });
-            }
-        }
-        locks
+        self.locks_on(|_| true)
     }
+
+    /// What it must hold again before it goes on from an operator's answer. Where it rests for good
+    /// it touches nothing any more.
+    pub fn locks_to_go_on(&self) -> BTreeSet<LockName> {
+        self.locks_on(|target| {
+            let state = self.targets.get(target).map(|target| &target.state);
+            !matches!(
+                state,
+                Some(TargetState::Rest(Rest::Untouched | Rest::Restored))
+            )
+        })
+    }
+
+    fn locks_on(&self, counts: impl Fn(&TargetName) -> bool) -> BTreeSet<LockName> {
+        let parts = self.plan.parts.values().chain(self.late_parts.values());
+        let runs = parts.filter(|part| matches!(part.disposition, Disposition::Run));
+        runs.filter(|part| counts(&part.target))
+            .flat_map(locks_of)
+            .collect()
+    }
+}
+
+/// What a job must hold to run this part.
+pub fn locks_of(part: &TargetPart) -> Vec<LockName> {
+    let writes = part.writes().into_iter();
+    writes
+        .map(|object| LockName {
+            cluster_uid: part.identity.cluster_uid.clone(),
+            target: part.target.clone(),
+            object,
+        })
+        .collect()
 }
 
 /// An object that at most one writing job may hold.

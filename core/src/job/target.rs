@@ -12,15 +12,19 @@
 //!                                                        └─resolved▶ Stopped | Failed | Rest(NeedsOperator)
 //! ```
 //!
+//! Where nothing is under way the leader may let a target rest ([`TargetEvent::Settled`]): a changed one
+//! only as needs-operator, when it was to be put back and its agent stays away.
+//!
 //! A late truth is always welcome: the agent's own journalled outcome ends an `Unknown`, also one that
 //! an operator had settled otherwise; the contradiction is then kept in the record.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::ids::{Attempt, Fence, JournalId, StepId, TargetName, Timestamp};
-use crate::outcome::{Failure, SegmentOutcome, StepState};
+use crate::outcome::{DRIFT, Failure, SegmentOutcome, StepState};
 
 /// What is known of a target. A record of its own in the store; a target without one is `NotStarted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,12 @@ pub struct Target {
     pub steps: BTreeMap<StepId, StepState>,
     /// Why it failed, was stopped late at a barrier, or was left out.
     pub failure: Option<TargetFailure>,
+    /// Why it was passed over, where the runbook says that this is no failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+    /// Outputs of steps whose state does not show them any more, for another try of their undo.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<StepId, Value>,
     /// Set when this target alone is to stop at its next safe point (it came too late to a barrier).
     pub late: bool,
     /// True while the agent rests at a safe point because it was told to hold or has no permit.
@@ -113,6 +123,28 @@ pub enum Verdict {
     NotDone,
     /// Leave it as it is; the target rests as needs-operator.
     Abandon,
+}
+
+impl Verdict {
+    /// In words.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotDone => "not done",
+            Self::Abandon => "abandoned",
+        }
+    }
+
+    /// Whether an agent that says this of the step says the same.
+    fn agrees(self, direction: Direction, reported: &StepState) -> bool {
+        let stands = reported.may_have_effect();
+        match (self, direction) {
+            (Self::Done, Direction::Forward) => stands || reported.is_done(),
+            (Self::NotDone, Direction::Forward) | (Self::Done, Direction::Undo) => !stands,
+            (Self::NotDone, Direction::Undo) => stands,
+            (Self::Abandon, _) => true,
+        }
+    }
 }
 
 /// Where a target stands.
@@ -265,6 +297,11 @@ pub enum TargetEvent {
         /// Why.
         failure: Failure,
     },
+    /// It never begins, and the runbook says that this is no failure.
+    Skipped {
+        /// Why.
+        why: String,
+    },
     /// It came too late to a barrier: it is to stop, or has failed where nothing of it is under way.
     TooLate {
         /// What was waited for.
@@ -334,6 +371,8 @@ impl Target {
             commitment: None,
             steps: BTreeMap::new(),
             failure: None,
+            skipped: None,
+            outputs: BTreeMap::new(),
             late: false,
             parked: false,
             observe: false,
@@ -425,6 +464,10 @@ impl Target {
                 });
                 self.state = T::Rest(Rest::Untouched);
             }
+            (T::NotStarted, E::Skipped { why }) => {
+                self.skipped = Some(why);
+                self.state = T::Rest(Rest::Untouched);
+            }
             (T::Assigned { .. } | T::Running { .. }, E::TooLate { failure }) if !self.late => {
                 self.failure = Some(TargetFailure {
                     step: None,
@@ -449,6 +492,10 @@ impl Target {
                 | T::Rest(Rest::NeedsOperator { .. }),
                 E::Settled { rest },
             ) => self.state = T::Rest(rest),
+            // It was to be put back, and nobody is there to do it.
+            (T::Rest(Rest::Changed), E::Settled { rest }) if rest.needs_operator() => {
+                self.state = T::Rest(rest);
+            }
             (
                 T::Unknown {
                     direction, segment, ..
@@ -468,6 +515,23 @@ impl Target {
     /// Whether something of this job may stand on the target.
     pub fn may_have_effect(&self) -> bool {
         self.steps.values().any(StepState::may_have_effect)
+    }
+
+    /// Whether it was left out before anything was sent, since something had changed since the plan.
+    pub fn drifted_before(&self) -> bool {
+        let drifted = |failed: &TargetFailure| failed.failure.kind == DRIFT;
+        self.attempt == Attempt(0) && self.failure.as_ref().is_some_and(drifted)
+    }
+
+    /// Its steps as another job takes them over: what could not be put back stands as it was done.
+    pub fn left(&self) -> BTreeMap<StepId, StepState> {
+        let mut steps = self.steps.clone();
+        for (step, state) in &mut steps {
+            if matches!(state, StepState::UndoFailed { .. }) {
+                *state = self.stands(step);
+            }
+        }
+        steps
     }
 
     /// True while nothing more happens here without a word from an operator, a leader or a late report.
@@ -577,7 +641,7 @@ impl Target {
                 for (step, state) in steps {
                     if self.step(&step, state.clone()).is_err() {
                         // The journal is the source: what it says of a step stands.
-                        self.steps.insert(step, state);
+                        self.set(step, state);
                     }
                 }
                 self.parked = false;
@@ -594,8 +658,24 @@ impl Target {
             .get(step)
             .cloned()
             .unwrap_or(StepState::NotStarted);
-        self.steps.insert(step.clone(), from.next(to)?);
+        self.set(step.clone(), from.next(to)?);
         Ok(())
+    }
+
+    fn set(&mut self, step: StepId, to: StepState) {
+        if let Some(StepState::Succeeded { outputs, .. }) = self.steps.insert(step.clone(), to)
+            && !outputs.is_null()
+        {
+            self.outputs.insert(step, outputs);
+        }
+    }
+
+    /// The step as one that is done and stands.
+    fn stands(&self, step: &StepId) -> StepState {
+        StepState::Succeeded {
+            outputs: self.outputs.get(step).cloned().unwrap_or(Value::Null),
+            changed: true,
+        }
     }
 
     fn end(
@@ -608,6 +688,9 @@ impl Target {
     ) {
         use TargetState as T;
         let late = std::mem::take(&mut self.late);
+        if outcome == SegmentOutcome::Undone {
+            self.pass_over();
+        }
         self.state = match outcome {
             SegmentOutcome::Succeeded if segment + 1 < segments => {
                 T::AtBarrier { segment, since: at }
@@ -638,6 +721,13 @@ impl Target {
         };
     }
 
+    /// The way back is over: what still stands was gone past, and is named so.
+    fn pass_over(&mut self) {
+        for state in self.steps.values_mut().filter(|s| s.may_have_effect()) {
+            *state = StepState::Passed;
+        }
+    }
+
     fn resolve(&mut self, direction: Direction, segment: usize, mut resolution: Resolution) {
         if let TargetState::Unknown { .. } = self.state {
             let attempt = self.attempt;
@@ -647,33 +737,24 @@ impl Target {
                 segment,
             });
         }
-        let reason = resolution.reason.clone();
-        let state = match (resolution.verdict, direction) {
-            (Verdict::Done, Direction::Forward) => StepState::Succeeded {
-                outputs: serde_json::Value::Null,
-                changed: true,
-            },
-            (Verdict::Done, Direction::Undo) => StepState::Undone,
-            (Verdict::NotDone, Direction::Forward) => StepState::NotStarted,
-            (Verdict::NotDone, Direction::Undo) => StepState::Succeeded {
-                outputs: serde_json::Value::Null,
-                changed: true,
-            },
-            (Verdict::Abandon, _) => StepState::Abandoned {
-                why: reason.clone(),
-            },
-        };
-        self.steps.insert(resolution.step.clone(), state);
+        let state = self.resolved(direction, &resolution);
+        self.set(resolution.step.clone(), state);
         self.observe = false;
+        let late = std::mem::take(&mut self.late);
+        let reason = &resolution.reason;
         self.state = match (resolution.verdict, direction) {
             (Verdict::Abandon, _) => TargetState::Rest(Rest::NeedsOperator {
                 why: format!("step `{}` was abandoned: {reason}", resolution.step),
             }),
-            (Verdict::Done, Direction::Undo) if !self.may_have_effect() => {
+            (Verdict::Done | Verdict::NotDone, Direction::Undo) if !self.may_have_effect() => {
                 TargetState::Rest(Rest::Restored)
             }
             // Whoever was on the way back never goes forward from there.
             (Verdict::Done | Verdict::NotDone, Direction::Undo) => TargetState::Failed { segment },
+            // Nor does who came too late to its barrier, as when its agent had said that it stopped.
+            (Verdict::Done | Verdict::NotDone, Direction::Forward) if late => {
+                TargetState::Failed { segment }
+            }
             (Verdict::Done | Verdict::NotDone, Direction::Forward) => {
                 TargetState::Stopped { segment }
             }
@@ -681,18 +762,40 @@ impl Target {
         self.resolutions.push(resolution);
     }
 
+    /// What an operator's word makes of a step. What its agent said for certain stays: then only the
+    /// end of the attempt was not known.
+    fn resolved(&self, direction: Direction, resolution: &Resolution) -> StepState {
+        let known = self.steps.get(&resolution.step);
+        let known = known.cloned().unwrap_or(StepState::NotStarted);
+        match (resolution.verdict, direction) {
+            (Verdict::Abandon, _) => StepState::Abandoned {
+                why: resolution.reason.clone(),
+            },
+            (Verdict::Done | Verdict::NotDone, Direction::Forward) if known.is_done() => known,
+            (Verdict::Done | Verdict::NotDone, Direction::Undo) if known == StepState::Undone => {
+                known
+            }
+            (Verdict::NotDone, Direction::Undo) if known.is_done() => known,
+            (Verdict::Done, Direction::Undo) => StepState::Undone,
+            (Verdict::NotDone, Direction::Forward) => StepState::NotStarted,
+            (Verdict::Done, Direction::Forward) | (Verdict::NotDone, Direction::Undo) => {
+                self.stands(&resolution.step)
+            }
+        }
+    }
+
+    /// What operators said of this attempt is held against its end. What they said of an older one the
+    /// agent can say nothing of any more.
     fn note_contradictions(&mut self, steps: &BTreeMap<StepId, StepState>) {
         for resolution in &mut self.resolutions {
-            resolution.unheard = None;
-            let Some(reported) = steps.get(&resolution.step) else {
+            let Some(unheard) = resolution.unheard.take() else {
                 continue;
             };
-            let agrees = match resolution.verdict {
-                Verdict::Done => reported.may_have_effect(),
-                Verdict::NotDone => !reported.may_have_effect(),
-                Verdict::Abandon => true,
-            };
-            if !agrees {
+            let reported = steps.get(&resolution.step);
+            let reported = reported.filter(|_| unheard.attempt == self.attempt);
+            if let Some(reported) = reported
+                && !resolution.verdict.agrees(unheard.direction, reported)
+            {
                 resolution.contradicted_by = Some(format!("{reported:?}"));
             }
         }
@@ -717,6 +820,13 @@ fn opens(from: &TargetState, segment: usize) -> bool {
     }
 }
 
+impl Rest {
+    /// Whether a person is to look at it.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::NeedsOperator { .. })
+    }
+}
+
 impl TargetState {
     /// Direction and segment of the attempt that an agent should now hold, if any.
     pub fn in_work(&self) -> Option<(Direction, usize)> {
@@ -738,227 +848,4 @@ impl TargetState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Fence;
-
-    fn commitment(epoch: u64) -> Commitment {
-        Commitment {
-            fence: Fence {
-                incarnation: 1,
-                epoch,
-            },
-            journal: JournalId::from("journal-a"),
-            at: Timestamp(1),
-        }
-    }
-
-    fn fresh() -> Target {
-        Target::new("eu-west/prod-1".parse().unwrap())
-    }
-
-    fn opened() -> Target {
-        let event = TargetEvent::Opened {
-            segment: 0,
-            attempt: Attempt(1),
-            commitment: commitment(3),
-        };
-        fresh().next(event, 2).unwrap()
-    }
-
-    fn reported(target: Target, attempt: u32, report: Report) -> Result<Target, IllegalTransition> {
-        let event = TargetEvent::Reported {
-            attempt: Attempt(attempt),
-            report,
-            at: Timestamp(9),
-        };
-        target.next(event, 2)
-    }
-
-    fn ended(outcome: SegmentOutcome, step: &str, state: StepState) -> Report {
-        Report::Ended {
-            outcome,
-            steps: [(StepId::from(step), state)].into(),
-        }
-    }
-
-    fn changed() -> StepState {
-        StepState::Succeeded {
-            outputs: serde_json::Value::Null,
-            changed: true,
-        }
-    }
-
-    #[test]
-    fn a_lost_agent_makes_the_outcome_unknown_and_never_failed() {
-        let lost = TargetEvent::Lost {
-            evidence: vec!["no word for 95 s".into()],
-        };
-        let after = opened().next(lost, 2).unwrap();
-        assert!(
-            matches!(after.state, TargetState::Unknown { segment: 0, .. }),
-            "{after:?}"
-        );
-    }
-
-    #[test]
-    fn a_report_of_an_older_attempt_changes_nothing() {
-        let error = reported(opened(), 0, Report::Accepted).unwrap_err();
-        assert_eq!(error.attempt, Attempt(1));
-    }
-
-    #[test]
-    fn an_attempt_number_is_never_given_twice_nor_skipped() {
-        for number in [1, 3] {
-            let again = TargetEvent::UndoOpened {
-                attempt: Attempt(number),
-                commitment: commitment(3),
-            };
-            let stopped = reported(
-                opened(),
-                1,
-                ended(
-                    SegmentOutcome::Stopped { after: None },
-                    "a",
-                    StepState::NotStarted,
-                ),
-            )
-            .unwrap();
-            assert!(stopped.next(again, 2).is_err(), "attempt {number}");
-        }
-    }
-
-    #[test]
-    fn the_last_segment_ends_changed_and_the_first_waits_at_its_barrier() {
-        let end = || ended(SegmentOutcome::Succeeded, "a", changed());
-        let waiting = reported(opened(), 1, end()).unwrap();
-        assert_eq!(
-            waiting.state,
-            TargetState::AtBarrier {
-                segment: 0,
-                since: Timestamp(9)
-            }
-        );
-        let second = TargetEvent::Opened {
-            segment: 1,
-            attempt: Attempt(2),
-            commitment: commitment(3),
-        };
-        let done = reported(waiting.next(second, 2).unwrap(), 2, end()).unwrap();
-        assert_eq!(done.state, TargetState::Rest(Rest::Changed));
-    }
-
-    #[test]
-    fn a_late_truth_ends_the_need_for_an_operator_and_names_the_contradiction() {
-        let lost = TargetEvent::Lost { evidence: vec![] };
-        let resolution = Resolution {
-            step: "a".into(),
-            verdict: Verdict::NotDone,
-            by: "mei".into(),
-            reason: "looked".into(),
-            unheard: None,
-            contradicted_by: None,
-        };
-        let settled = opened()
-            .next(lost, 2)
-            .unwrap()
-            .next(TargetEvent::Resolved(resolution), 2)
-            .unwrap();
-        assert_eq!(settled.state, TargetState::Stopped { segment: 0 });
-        let truth = reported(settled, 1, ended(SegmentOutcome::Succeeded, "a", changed())).unwrap();
-        assert!(
-            matches!(truth.state, TargetState::AtBarrier { .. }),
-            "{truth:?}"
-        );
-        assert!(truth.resolutions[0].contradicted_by.is_some());
-    }
-
-    #[test]
-    fn an_end_is_heard_once() {
-        let failure = Failure::new("noProgress", "pod x");
-        let end = || {
-            let failed = StepState::Failed {
-                failure: failure.clone(),
-                applied: true,
-            };
-            let outcome = SegmentOutcome::Failed {
-                step: "a".into(),
-                failure: failure.clone(),
-            };
-            ended(outcome, "a", failed)
-        };
-        let failed = reported(opened(), 1, end()).unwrap();
-        let why = "failed at `a`: pod x".to_owned();
-        let rest = Rest::NeedsOperator { why };
-        let settled = failed.next(TargetEvent::Settled { rest }, 2).unwrap();
-        assert!(
-            reported(settled, 1, end()).is_err(),
-            "a repeat moves nothing"
-        );
-    }
-
-    #[test]
-    fn an_agent_that_cannot_say_either_does_not_ask_the_operator_again() {
-        let end = || {
-            let evidence = vec!["no answer".to_owned()];
-            let unknown = StepState::Unknown {
-                evidence: evidence.clone(),
-            };
-            let outcome = SegmentOutcome::Unknown {
-                step: "a".into(),
-                evidence,
-            };
-            ended(outcome, "a", unknown)
-        };
-        let resolution = Resolution {
-            step: "a".into(),
-            verdict: Verdict::NotDone,
-            by: "mei".into(),
-            reason: "looked".into(),
-            unheard: None,
-            contradicted_by: None,
-        };
-        let settled = reported(opened(), 1, end())
-            .unwrap()
-            .next(TargetEvent::Resolved(resolution), 2)
-            .unwrap();
-        assert!(reported(settled.clone(), 1, end()).is_err());
-        let untouched = TargetEvent::Settled {
-            rest: Rest::Untouched,
-        };
-        let at_rest = settled.next(untouched, 2).unwrap();
-        let truth = ended(SegmentOutcome::Succeeded, "a", changed());
-        let after = reported(at_rest, 1, truth).unwrap();
-        assert!(after.resolutions[0].contradicted_by.is_some(), "{after:?}");
-    }
-
-    #[test]
-    fn a_later_leader_commits_the_same_number_again_and_an_older_one_cannot() {
-        let raise = |epoch| TargetEvent::Recommitted {
-            fence: Fence {
-                incarnation: 1,
-                epoch,
-            },
-        };
-        let after = opened().next(raise(4), 2).unwrap();
-        assert_eq!(after.attempt, Attempt(1));
-        assert_eq!(after.commitment.as_ref().unwrap().fence.epoch, 4);
-        assert!(after.next(raise(4), 2).is_err());
-    }
-
-    #[test]
-    fn what_was_put_back_stays() {
-        let mut target = fresh();
-        target.state = TargetState::Rest(Rest::Restored);
-        assert!(
-            target
-                .next(
-                    TargetEvent::Settled {
-                        rest: Rest::Changed
-                    },
-                    2
-                )
-                .is_err()
-        );
-    }
-}
+mod tests;

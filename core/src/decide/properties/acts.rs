@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::world::{Ending, World};
+use crate::action::Effect;
+use crate::ids::StepId;
 use crate::inventory::{Presence, Turn};
 use crate::job::{Report, Verdict, Wish};
 use crate::outcome::StepState;
@@ -18,6 +20,8 @@ pub(super) enum Act {
     Accept(Index),
     /// A step of an order begins.
     Begin(Index),
+    /// A step of an order is done, and its agent says so before it says how the order ended.
+    Finish(Index),
     /// An agent rests at a safe point, or goes on.
     Park(Index, bool),
     /// An order is carried out and its end reported.
@@ -26,6 +30,8 @@ pub(super) enum Act {
     Repeat(Index),
     /// An agent is gone.
     Leave(Index),
+    /// An agent is gone for good.
+    Die(Index),
     /// It is back; `true`: without its journal.
     Return(Index, bool),
     /// Its list is merged.
@@ -61,10 +67,12 @@ pub(super) fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => index().prop_map(Act::Accept),
         2 => index().prop_map(Act::Begin),
+        4 => index().prop_map(Act::Finish),
         1 => (index(), any::<bool>()).prop_map(|(at, parked)| Act::Park(at, parked)),
         20 => (index(), ending()).prop_map(|(at, ending)| Act::End(at, ending)),
         3 => index().prop_map(Act::Repeat),
         3 => index().prop_map(Act::Leave),
+        1 => index().prop_map(Act::Die),
         4 => (index(), prop::bool::weighted(0.3)).prop_map(|(at, lost)| Act::Return(at, lost)),
         6 => index().prop_map(Act::Merge),
         1 => (index(), any::<bool>()).prop_map(|(at, two)| Act::Hold(at, two)),
@@ -85,6 +93,7 @@ fn ending() -> impl Strategy<Value = Ending> {
     prop_oneof![
         6 => Just(Ending::Well),
         1 => (0usize..3).prop_map(Ending::Badly),
+        1 => (0usize..3).prop_map(Ending::Drifted),
         1 => (0usize..3).prop_map(Ending::HalfDone),
         1 => (0usize..3).prop_map(Ending::Unknown),
     ]
@@ -93,7 +102,11 @@ fn ending() -> impl Strategy<Value = Ending> {
 impl Act {
     pub(super) fn happen(&self, world: &mut World) {
         match self {
-            Self::Accept(at) | Self::Begin(at) | Self::Park(at, _) | Self::End(at, _) => {
+            Self::Accept(at)
+            | Self::Begin(at)
+            | Self::Finish(at)
+            | Self::Park(at, _)
+            | Self::End(at, _) => {
                 let orders = world.orders();
                 if orders.is_empty() || !world.reaches(at.get(&orders)) {
                     return;
@@ -107,6 +120,7 @@ impl Act {
                 }
             }
             Self::Leave(at) => world.leave(at.get(&world.names())),
+            Self::Die(at) => world.die(at.get(&world.names())),
             Self::Return(at, lost) => world.come_back(at.get(&world.names()), *lost),
             Self::Merge(at) => world.merge(at.get(&world.names())),
             Self::Hold(at, two) => {
@@ -116,7 +130,9 @@ impl Act {
                     false => Presence::Held { why },
                 };
                 let name = at.get(&world.names()).clone();
-                world.inventory.agents.insert(name, held);
+                if world.dead.as_ref() != Some(&name) {
+                    world.inventory.agents.insert(name, held);
+                }
             }
             Self::ChangeLeader => world.change_leader(),
             Self::Wait(time) => world.now = world.now.plus(*time),
@@ -163,6 +179,7 @@ impl Act {
         match self {
             Self::Accept(_) => world.accept(order),
             Self::Begin(_) => world.begin(order),
+            Self::Finish(_) => world.finish(order),
             Self::Park(_, parked) => {
                 let report = Report::Parked { parked: *parked };
                 world.report(&order.target, order.attempt, report);
@@ -176,19 +193,31 @@ impl Act {
 impl World {
     /// The first step that is still to do begins.
     fn begin(&mut self, order: &crate::assignments::Order) {
+        if let Some((step, _)) = self.to_do(order) {
+            let state = StepState::Running { tries: 1 };
+            self.report(&order.target, order.attempt, Report::Step { step, state });
+        }
+    }
+
+    fn finish(&mut self, order: &crate::assignments::Order) {
+        if let Some((step, changed)) = self.to_do(order) {
+            self.done_by(order, step, changed);
+        }
+    }
+
+    /// The first step of an order that is still to do, and whether it writes.
+    fn to_do(&self, order: &crate::assignments::Order) -> Option<(StepId, bool)> {
         let forward = order.direction == crate::job::Direction::Forward;
         if !forward || order.wanted != crate::assignments::Wanted::Go {
-            return;
+            return None;
         }
         let known = &self.job.target(&order.target).steps;
         let segments = &self.job.plan.phase().segments;
         let steps = segments[order.segment].steps.iter();
         let first = steps
-            .map(|planned| planned.step.id.clone())
-            .find(|id| !matches!(known.get(id), Some(StepState::Succeeded { .. })));
-        if let Some(step) = first {
-            let state = StepState::Running { tries: 1 };
-            self.report(&order.target, order.attempt, Report::Step { step, state });
-        }
+            .filter(|planned| !known.get(&planned.step.id).is_some_and(StepState::is_done))
+            .next()?;
+        let writes = first.step.uses.effect() == Effect::Write;
+        Some((first.step.id.clone(), writes))
     }
 }

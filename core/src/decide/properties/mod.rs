@@ -24,15 +24,30 @@ proptest! {
         sketch in plans::sketch(),
         acts in prop::collection::vec(acts::act(), 0..80),
     ) {
-        let mut world = World::new(sketch.job());
-        if sketch.queued {
-            world.inventory.turn = Turn::NotYet;
-        }
-        world.settle();
-        for act in &acts {
-            act.happen(&mut world);
-            world.settle();
-        }
+        let mut world = lived(&sketch, &acts);
         world.calm_down();
     }
+
+    #[test]
+    fn a_cancel_without_undo_ends_every_job_though_no_agent_returns(
+        sketch in plans::sketch(),
+        acts in prop::collection::vec(acts::act(), 0..80),
+    ) {
+        let mut world = lived(&sketch, &acts);
+        world.close();
+    }
+}
+
+/// A world in which all this has happened.
+fn lived(sketch: &plans::Sketch, acts: &[acts::Act]) -> World {
+    let mut world = World::new(sketch.job());
+    if sketch.queued {
+        world.inventory.turn = Turn::NotYet;
+    }
+    world.settle();
+    for act in acts {
+        act.happen(&mut world);
+        world.settle();
+    }
+    world
 }

@@ -48,8 +48,17 @@ struct WaveSketch {
 
 #[derive(Clone, Debug)]
 struct SegmentSketch {
-    writes: Vec<bool>,
+    steps: Vec<Does>,
     barrier: Value,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Read,
+    Write,
+    /// It is gone past on the way back.
+    WriteForGood,
 }
 
 pub(super) fn sketch() -> impl Strategy<Value = Sketch> {
@@ -66,8 +75,13 @@ pub(super) fn sketch() -> impl Strategy<Value = Sketch> {
         soak,
     });
     let barrier = prop_oneof![Just(json!(true)), Just(json!({"timeout": "60s"}))];
-    let segment = (prop::collection::vec(any::<bool>(), 1..=2), barrier);
-    let segment = segment.prop_map(|(writes, barrier)| SegmentSketch { writes, barrier });
+    let does = prop_oneof![
+        4 => Just(Does::Read),
+        4 => Just(Does::Write),
+        1 => Just(Does::WriteForGood),
+    ];
+    let segment = (prop::collection::vec(does, 1..=2), barrier);
+    let segment = segment.prop_map(|(steps, barrier)| SegmentSketch { steps, barrier });
     let max_failures = prop_oneof![
         (0u32..4).prop_map(|count| json!(count)),
         (0u32..=100).prop_map(|percent| json!(format!("{percent}%"))),
@@ -153,13 +167,15 @@ impl Sketch {
         let last = self.segments.len() - 1;
         let mut steps = Vec::new();
         for (index, segment) in self.segments.iter().enumerate() {
-            for (at, writes) in segment.writes.iter().enumerate() {
-                let ends = at + 1 == segment.writes.len() && index != last;
-                steps.push(json!({
-                    "id": format!("s{index}x{at}"),
-                    "use": if *writes { "kube.set-image" } else { "kube.get" },
-                    "barrier": if ends { segment.barrier.clone() } else { json!(false) },
-                }));
+            for (at, does) in segment.steps.iter().enumerate() {
+                let ends = at + 1 == segment.steps.len() && index != last;
+                let mut step = does.written(&format!("s{index}x{at}"));
+                step["barrier"] = if ends {
+                    segment.barrier.clone()
+                } else {
+                    json!(false)
+                };
+                steps.push(step);
             }
         }
         let (direction, on_failure) = self.policy;
@@ -214,6 +230,18 @@ impl Sketch {
             job: "j-0".into(),
             steps: wrote(&step.id),
         })
+    }
+}
+
+impl Does {
+    fn written(self, id: &str) -> Value {
+        match self {
+            Self::Read => json!({"id": id, "use": "kube.get"}),
+            Self::Write => json!({"id": id, "use": "kube.set-image"}),
+            Self::WriteForGood => {
+                json!({"id": id, "use": "kube.set-image", "undo": "none", "reason": "harmless"})
+            }
+        }
     }
 }
 
@@ -301,6 +329,7 @@ fn header(plan: &Plan) -> Header {
         soak: None,
         folded: BTreeSet::new(),
         started_at: None,
+        resumed_at: None,
         ended_at: None,
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::plans;
 use crate::action::Effect;
-use crate::assignments::{Order, Wanted, assignment, assignments};
+use crate::assignments::{Assignment, Order, Wanted, assignment, assignments};
 use crate::check;
 use crate::decide::Decision;
 use crate::ids::{Attempt, Fence, JournalId, StepId, TargetName, Timestamp};
@@ -16,11 +16,19 @@ use crate::job::{Direction, Event, Job, Report, Request, TargetEvent, TargetStat
 use crate::outcome::{Failure, SegmentOutcome, StepState};
 use crate::plan::Disposition;
 use crate::reconcile::{AttemptList, Listed, Merge, merge};
+use crate::segment::{NextUndo, advance_undo};
 use crate::soak::{SoakProgress, SoakReading};
 
 /// Rounds of good luck after which a job must have ended: each target needs a few for each segment,
 /// there and back, and a soak needs some of its own.
 const CALM_ROUNDS: usize = 600;
+
+/// Days after which a job that is cancelled whenever that makes sense must have ended: one to give up on
+/// agents, one to give up on questions, one more.
+const CLOSING_ROUNDS: usize = 3;
+
+/// A day and an hour, in seconds: longer than a deferred target is waited for.
+const DAY: u64 = 90_000;
 
 /// A job with all that it meets.
 pub(super) struct World {
@@ -28,6 +36,8 @@ pub(super) struct World {
     pub(super) inventory: Inventory,
     pub(super) now: Timestamp,
     pub(super) agents: BTreeMap<TargetName, Agent>,
+    /// An agent that never returns.
+    pub(super) dead: Option<TargetName>,
     pub(super) last: Decision,
     /// Everything that was ever reported, for repeats.
     pub(super) reported: Vec<(TargetName, Attempt, Report)>,
@@ -48,6 +58,8 @@ pub(super) enum Ending {
     Well,
     /// At the step of this number, among those still to do.
     Badly(usize),
+    /// The same: the agent found that somebody else had changed the object meanwhile.
+    Drifted(usize),
     /// The same, with its effect begun.
     HalfDone(usize),
     /// The same, and nobody can say.
@@ -84,6 +96,7 @@ impl World {
                 .into_iter()
                 .map(|name| (name, Agent::default()))
                 .collect(),
+            dead: None,
             last: Decision::default(),
             reported: Vec::new(),
             requests: 0,
@@ -93,8 +106,24 @@ impl World {
 
     /// Decides to the end, with every check.
     pub(super) fn settle(&mut self) {
+        self.watch_agents();
         let settled = check::settle(&mut self.job, &self.inventory, self.now);
         self.last = settled.unwrap_or_else(|broken| panic!("{broken}"));
+    }
+
+    /// The leader remembers since when an agent that is there may not be given work.
+    fn watch_agents(&mut self) {
+        for (name, presence) in &self.inventory.agents {
+            let withheld = &mut self.inventory.withheld;
+            match presence {
+                Presence::NotMerged | Presence::Contested { .. } | Presence::Held { .. } => {
+                    withheld.entry(name.clone()).or_insert(self.now);
+                }
+                Presence::Live { .. } | Presence::Absent { .. } => {
+                    withheld.remove(name);
+                }
+            }
+        }
     }
 
     pub(super) fn orders(&self) -> Vec<Order> {
@@ -152,6 +181,18 @@ impl World {
         self.report(&order.target, order.attempt, Report::Accepted);
     }
 
+    /// A step is done, journalled and reported; the order goes on.
+    pub(super) fn done_by(&mut self, order: &Order, step: StepId, changed: bool) {
+        self.accept(order);
+        let state = done(changed);
+        let agent = self.agents.get_mut(&order.target).unwrap();
+        let held = agent.held.get_mut(&order.attempt).unwrap();
+        if held.outcome.is_none() {
+            held.steps.insert(step.clone(), state.clone());
+            self.report(&order.target, order.attempt, Report::Step { step, state });
+        }
+    }
+
     /// The agent does as much of the order as `ending` lets it, and reports its end.
     pub(super) fn end(&mut self, order: &Order, ending: Ending) {
         let held = self.agents[&order.target].held.get(&order.attempt);
@@ -198,7 +239,7 @@ impl World {
             .map(|planned| planned.step.id.clone())
             .collect();
         match (order.direction, order.wanted) {
-            (Direction::Undo, _) => back(&steps, assignment.known, ending),
+            (Direction::Undo, _) => back(&assignment, ending),
             (Direction::Forward, Wanted::Stop) => {
                 let held = self.agents[&order.target].held.get(&order.attempt);
                 let known = held.map(|held| held.steps.clone()).unwrap_or_default();
@@ -227,8 +268,19 @@ impl World {
             .insert(name.clone(), Presence::Absent { since });
     }
 
+    /// The agent is gone for good, with its machine. One in a fleet is enough.
+    pub(super) fn die(&mut self, name: &TargetName) {
+        if self.dead.is_none() {
+            self.dead = Some(name.clone());
+            self.leave(name);
+        }
+    }
+
     /// The agent is back, with its journal or without.
     pub(super) fn come_back(&mut self, name: &TargetName, journal_lost: bool) {
+        if self.dead.as_ref() == Some(name) {
+            return;
+        }
         if journal_lost {
             let agent = self.agents.get_mut(name).unwrap();
             agent.number += 1;
@@ -276,6 +328,8 @@ impl World {
     /// Another leader begins, with nothing in memory.
     pub(super) fn change_leader(&mut self) {
         self.inventory.fence.epoch += 1;
+        self.inventory.led_since = self.now;
+        self.inventory.withheld.clear();
         self.inventory.drift.clear();
         self.inventory.soak = None;
         for presence in self.inventory.agents.values_mut() {
@@ -285,7 +339,11 @@ impl World {
         }
     }
 
+    /// An operator's wish, where it is not refused at once.
     pub(super) fn ask(&mut self, wish: Wish) {
+        if self.job.makes_sense(&wish).is_err() {
+            return;
+        }
         self.requests += 1;
         self.inventory.requests.push(Request {
             format: 1,
@@ -368,6 +426,27 @@ impl World {
         );
     }
 
+    /// Nobody ever returns, and the operator wants to be done with it: the job must end all the same.
+    pub(super) fn close(&mut self) {
+        self.inventory.halted = None;
+        for name in self.names() {
+            self.leave(&name);
+        }
+        for _ in 0..CLOSING_ROUNDS {
+            self.settle();
+            if self.job.header.state.is_ended() {
+                return;
+            }
+            self.ask(Wish::Cancel { undo: false });
+            self.settle();
+            self.now = self.now.plus(Duration::from_secs(DAY));
+        }
+        panic!(
+            "not closed: {:?}, waiting for {:?}",
+            self.job.header.state, self.last.waiting
+        );
+    }
+
     fn calm_round(&mut self, round: usize) {
         for name in self.names() {
             self.merge(&name);
@@ -375,7 +454,10 @@ impl World {
         self.answer_drift(None);
         self.answer_plan(Disposition::Run);
         self.answer_soak(&Ok((100, 0)));
-        self.now = self.now.plus(Duration::from_secs(5));
+        // In the end whoever is gone for good was waited for long enough.
+        let days = u64::try_from(round / 64).unwrap_or(u64::MAX);
+        let pause = if round % 64 == 63 { days * DAY } else { 5 };
+        self.now = self.now.plus(Duration::from_secs(pause));
         self.ask(Wish::Resume);
         for order in self.orders() {
             if self.reaches(&order) {
@@ -451,11 +533,17 @@ fn forward(
     for (at, id) in to_do.into_iter().enumerate() {
         let (step, evidence) = (id.clone(), vec!["drawn so".to_owned()]);
         match ending {
-            Ending::Badly(end) | Ending::HalfDone(end) if end == at => {
+            Ending::Badly(end) | Ending::Drifted(end) | Ending::HalfDone(end) if end == at => {
                 let applied = matches!(ending, Ending::HalfDone(_)) && writes(id);
-                let failure = why();
-                known.insert(step.clone(), StepState::Failed { failure, applied });
-                let failure = why();
+                let mut failure = why();
+                if matches!(ending, Ending::Drifted(_)) {
+                    failure.kind = "drift".to_owned();
+                }
+                let state = StepState::Failed {
+                    failure: failure.clone(),
+                    applied,
+                };
+                known.insert(step.clone(), state);
                 return (SegmentOutcome::Failed { step, failure }, known);
             }
             Ending::Unknown(end) if end == at && writes(id) => {
@@ -471,30 +559,30 @@ fn forward(
     (SegmentOutcome::Succeeded, known)
 }
 
-fn back(steps: &[StepId], mut known: Known, ending: Ending) -> (SegmentOutcome, Known) {
-    let to_do: Vec<StepId> = steps
-        .iter()
-        .rev()
-        .filter(|id| known.get(*id).is_some_and(StepState::may_have_effect))
-        .cloned()
-        .collect();
-    for (at, step) in to_do.into_iter().enumerate() {
-        match ending {
-            Ending::Badly(end) | Ending::HalfDone(end) if end == at => {
-                known.insert(step.clone(), StepState::UndoFailed { failure: why() });
-                let failure = why();
-                return (SegmentOutcome::Stuck { step, failure }, known);
+/// As an agent goes back: what it passes over it says nothing of.
+fn back(assignment: &Assignment, ending: Ending) -> (SegmentOutcome, Known) {
+    let mut known = assignment.known.clone();
+    let mut decided = Known::new();
+    for at in 0.. {
+        let step = match advance_undo(assignment, &known) {
+            NextUndo::Finished(outcome) => return (outcome, decided),
+            NextUndo::Pass { step } => {
+                known.insert(step, StepState::Undone);
+                continue;
             }
-            Ending::Unknown(end) if end == at => {
-                let evidence = vec!["drawn so".to_owned()];
-                let state = StepState::Unknown {
-                    evidence: evidence.clone(),
-                };
-                known.insert(step.clone(), state);
-                return (SegmentOutcome::Unknown { step, evidence }, known);
-            }
-            _ => known.insert(step, StepState::Undone),
+            NextUndo::Undo { step, .. } => step,
         };
+        let state = match ending {
+            Ending::Badly(end) | Ending::Drifted(end) | Ending::HalfDone(end) if end == at => {
+                StepState::UndoFailed { failure: why() }
+            }
+            Ending::Unknown(end) if end == at => StepState::Unknown {
+                evidence: vec!["drawn so".to_owned()],
+            },
+            _ => StepState::Undone,
+        };
+        known.insert(step.clone(), state.clone());
+        decided.insert(step, state);
     }
-    (SegmentOutcome::Undone, known)
+    unreachable!("the way back has as many steps as there are")
 }
