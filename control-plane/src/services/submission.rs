@@ -4,7 +4,7 @@
 //! lost is simply made again: it finds its own header, hot or ended, and compares bodies.
 
 use aldis_core::canonical;
-use aldis_core::ids::{Digest, JobId, PlanId, RequestId, StepId, TargetName};
+use aldis_core::ids::{Digest, JobId, PlanId, RequestId};
 use aldis_core::job::{Header, JobState, Request, Wish};
 use aldis_core::plan::Plan;
 use serde_json::json;
@@ -220,11 +220,10 @@ impl Services {
         bounded("request id", id)?;
         let job = self.job_id(typed).await?;
         let header_key = keys::job_header(job.as_str());
-        let Some(header) = self.0.store.get(&header_key).await? else {
+        if self.0.store.get(&header_key).await?.is_none() {
             return Err(self.no_hot_job(&job).await?);
-        };
-        self.makes_sense(&job, &records::read(&header)?, &wish)
-            .await?;
+        }
+        self.makes_sense(&job, &wish).await?;
         let key = keys::job_request(job.as_str(), id);
         let request = Request {
             format: 1,
@@ -272,131 +271,22 @@ impl Services {
         Ok(has_ended(short, ended.header.state.word()))
     }
 
-    /// Says at once what the leader would only ignore.
-    async fn makes_sense(&self, job: &JobId, header: &Header, wish: &Wish) -> Result<(), Error> {
-        let short = job.short();
-        match wish {
-            Wish::Cancel { undo } => self.may_be_cancelled(job, header, *undo).await,
-            Wish::Pause => match header.state {
-                JobState::Running | JobState::Queued | JobState::Paused => Ok(()),
-                _ => Err(Error::refused(format!(
-                    "job {short} is {}: there is nothing to pause",
-                    header.state.word()
-                ))),
-            },
-            Wish::Resume => match header.state {
-                JobState::Paused | JobState::Running => Ok(()),
-                _ => Err(Error::refused(format!(
-                    "job {short} is {}, not paused",
-                    header.state.word()
-                ))),
-            },
-            Wish::Resolve { target, step, .. } => {
-                let plan = self.0.plans.load(&header.plan).await?;
-                if !plan.scope.selection.contains_key(target) {
-                    return Err(
-                        Error::not_found(format!("job {short} has no target {target}"))
-                            .hint(format!("see `aldis status {short}`")),
-                    );
-                }
-                let steps: Vec<&str> = plan
-                    .scope
-                    .body
-                    .steps()
-                    .map(|step| step.id.as_str())
-                    .collect();
-                if !steps.contains(&step.as_str()) {
-                    return Err(
-                        Error::not_found(format!("the runbook has no step `{step}`"))
-                            .hint(format!("its steps: {}", steps.join(", "))),
-                    );
-                }
-                self.is_in_doubt(job, target, step).await
-            }
-        }
-    }
-
-    /// A cancel that would change nothing is not taken for one.
-    async fn may_be_cancelled(
-        &self,
-        job: &JobId,
-        header: &Header,
-        undo: bool,
-    ) -> Result<(), Error> {
-        let short = job.short();
-        let follow = format!("`aldis watch {short}` follows it");
-        match (&header.state, undo) {
-            (JobState::Queued | JobState::Running | JobState::Paused, _)
-            | (JobState::Stopping { .. }, true) => Ok(()),
-            (JobState::Stopping { cause }, false) => {
-                let why = format!("job {short} stops already: {cause}");
-                let back = format!("`aldis cancel {short} --undo` puts back what it changed");
-                Err(Error::refused(why).hint(format!("{follow}; {back}")))
-            }
-            (JobState::Unwinding { cause }, _) => {
-                let why = format!("job {short} goes back already: {cause}");
-                Err(Error::refused(why).hint(follow))
-            }
-            (JobState::NeedsOperator { after }, true)
-                if !matches!(**after, JobState::Unwinding { .. }) =>
-            {
-                Ok(())
-            }
-            (JobState::NeedsOperator { .. }, _) => Err(self.only_a_word_ends(job).await?),
-            (ended, _) => Err(has_ended(short, ended.word())),
-        }
-    }
-
-    /// Nobody but an operator can say what became of a step; to leave it as it is, is their word too.
-    async fn only_a_word_ends(&self, job: &JobId) -> Result<Error, Error> {
-        let short = job.short();
-        let loaded = jobs::load(&self.0.view, &self.0.plans, job).await?;
-        let open = loaded.iter().flat_map(|loaded| {
-            let names = loaded.job.targets.keys();
-            names.filter_map(|name| Some((name, loaded.job.in_doubt(name)?)))
-        });
-        let commands: Vec<String> = open
-            .map(|(target, step)| {
-                format!("`aldis resolve {short} --target {target} --step {step} --as abandon --reason TEXT`")
-            })
-            .collect();
-        let more = commands.len().saturating_sub(QUESTIONS);
-        let mut hint = "say what became of it; to leave it as it is:".to_owned();
-        for command in commands.iter().take(QUESTIONS) {
-            hint.push_str(&format!("\n{command}"));
-        }
-        if more > 0 {
-            hint.push_str(&format!(
-                "\nand {more} more: `aldis status {short} --failed`"
-            ));
-        }
-        let why = format!("job {short} does nothing but wait for an operator's word");
-        Ok(Error::refused(why).hint(hint))
-    }
-
-    /// What is known of a step is not an operator's to change.
-    async fn is_in_doubt(
-        &self,
-        job: &JobId,
-        target: &TargetName,
-        step: &StepId,
-    ) -> Result<(), Error> {
+    /// Says at once what the leader would only pass over.
+    async fn makes_sense(&self, job: &JobId, wish: &Wish) -> Result<(), Error> {
         let Some(loaded) = jobs::load(&self.0.view, &self.0.plans, job).await? else {
+            // This replica has not heard of it yet.
             return Ok(());
         };
         let short = job.short();
-        match loaded.job.in_doubt(target) {
-            Some(open) if open == step => Ok(()),
-            Some(open) => Err(Error::refused(format!(
-                "`{step}` on {target} is not in doubt, `{open}` is"
-            ))
-            .hint(format!("say `--step {open}`"))),
-            None => Err(
-                Error::refused(format!("nothing on {target} is in doubt")).hint(format!(
-                    "`aldis status {short}` shows what job {short} waits for"
-                )),
-            ),
-        }
+        loaded.job.makes_sense(wish).map_err(|why| {
+            let said = format!("job {short}: {why}");
+            let error = if why.is_not_found() {
+                Error::not_found(said)
+            } else {
+                Error::refused(said)
+            };
+            error.hint(why.hint(short))
+        })
     }
 }
 
