@@ -1,12 +1,11 @@
 //! Questions about runbooks.
 
-use aldis_core::runbook::load::Loaded;
 use aldis_proto::v1;
 use aldis_proto::v1::runbook_service_server::RunbookService;
 use tonic::{Request, Response, Status};
 
 use super::{status, user};
-use crate::services::{Origin, Services};
+use crate::services::{Entry, Origin, Services};
 
 /// Serves people who keep runbooks.
 pub struct RunbookServer {
@@ -33,7 +32,7 @@ impl RunbookService for RunbookServer {
             .ok_or_else(|| Status::invalid_argument("invalid message: `source` is missing"))?;
         let pushed = self.services.push(&source.file, &source.text, &by).await;
         let (loaded, existed) = pushed.map_err(|e| status::of(&e))?;
-        let info = info(&loaded, Origin::Pushed);
+        let info = info(Entry::of(&loaded, Origin::Pushed));
         Ok(Response::new(v1::PushRunbookResponse {
             name: info.name,
             version: info.version,
@@ -47,10 +46,7 @@ impl RunbookService for RunbookServer {
         _request: Request<v1::ListRunbooksRequest>,
     ) -> Result<Response<v1::ListRunbooksResponse>, Status> {
         let all = self.services.runbooks().await.map_err(|e| status::of(&e))?;
-        let runbooks = all
-            .iter()
-            .map(|(loaded, origin)| info(loaded, *origin))
-            .collect();
+        let runbooks = all.into_iter().map(info).collect();
         Ok(Response::new(v1::ListRunbooksResponse { runbooks }))
     }
 
@@ -60,7 +56,7 @@ impl RunbookService for RunbookServer {
     ) -> Result<Response<v1::GetRunbookResponse>, Status> {
         let found = self.services.runbook(&request.into_inner().name).await;
         let (loaded, origin) = found.map_err(|e| status::of(&e))?;
-        let info = Some(info(&loaded, origin));
+        let info = Some(info(Entry::of(&loaded, origin)));
         Ok(Response::new(v1::GetRunbookResponse {
             info,
             text: loaded.text,
@@ -68,13 +64,12 @@ impl RunbookService for RunbookServer {
     }
 }
 
-fn info(loaded: &Loaded, origin: Origin) -> v1::RunbookInfo {
-    let metadata = &loaded.runbook.metadata;
+fn info(entry: Entry) -> v1::RunbookInfo {
     v1::RunbookInfo {
-        name: metadata.name.clone(),
-        version: metadata.version,
-        digest: loaded.digest.to_string(),
-        title: metadata.title.clone().unwrap_or_default(),
-        origin: origin.words().to_owned(),
+        name: entry.name,
+        version: entry.version,
+        digest: entry.digest.to_string(),
+        title: entry.title,
+        origin: entry.origin.words().to_owned(),
     }
 }

@@ -1,5 +1,7 @@
 //! Runbooks by name: those every build carries, and those that were pushed.
 
+use std::collections::BTreeSet;
+
 use aldis_core::ids::Digest;
 use aldis_core::runbook::builtin;
 use aldis_core::runbook::load::{Loaded, load};
@@ -26,6 +28,21 @@ impl Origin {
             Self::Pushed => "pushed",
         }
     }
+}
+
+/// A runbook as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// Digest of its content.
+    pub digest: Digest,
+    /// What it is for; of one that this build cannot run, that it cannot.
+    pub title: String,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl Services {
@@ -69,43 +86,96 @@ impl Services {
         }
     }
 
-    /// Every runbook, by name and version.
-    pub async fn runbooks(&self) -> Result<Vec<(Loaded, Origin)>, Error> {
+    /// Every runbook, by name and version. One that an earlier build took and this one refuses is named as
+    /// such: it must not hide the others.
+    pub async fn runbooks(&self) -> Result<Vec<Entry>, Error> {
         let mut all = Vec::new();
         for (name, text) in builtin::ALL {
-            all.push((read(name, text)?, Origin::BuiltIn));
+            all.push(Entry::of(&read(name, text)?, Origin::BuiltIn));
         }
         for record in self.0.store.list(keys::RUNBOOKS).await?.records {
-            all.push((stored(&record)?, Origin::Pushed));
+            if let Some((name, version)) = named(&record) {
+                all.push(Entry::stored(&record, name, version)?);
+            }
         }
-        all.sort_by(|(a, _), (b, _)| place(a).cmp(&place(b)));
+        all.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         Ok(all)
     }
 
-    /// The runbook of a name, the newest version where none is given.
+    /// The runbook of a name, the newest version where none is given. Reads no other.
     pub async fn runbook(&self, wanted: &str) -> Result<(Loaded, Origin), Error> {
         let (name, version) = match wanted.split_once('@') {
             Some((name, version)) => (name, Some(number(wanted, version)?)),
             None => (wanted, None),
         };
-        let fits = |loaded: &Loaded| {
-            let metadata = &loaded.runbook.metadata;
-            metadata.name == name && version.is_none_or(|version| version == metadata.version)
-        };
-        let all = self.runbooks().await?;
-        let found = all.iter().rfind(|(loaded, _)| fits(loaded)).cloned();
-        found.ok_or_else(|| {
-            let names: Vec<String> = all
-                .iter()
-                .map(|(loaded, _)| place(loaded))
-                .map(|(name, version)| format!("{name}@{version}"))
-                .collect();
-            Error::not_found(format!("there is no runbook `{wanted}`")).hint(format!(
-                "there are: {}; a file is named by its path",
-                names.join(", ")
-            ))
+        let fits = |found: u32| version.is_none_or(|version| version == found);
+        let ours = built_in(name)?.filter(|ours| fits(ours.runbook.metadata.version));
+        let records = self.0.store.list(keys::RUNBOOKS).await?.records;
+        let pushed = records
+            .iter()
+            .filter_map(|record| Some((named(record)?, record)))
+            .filter(|((known, version), _)| known == name && fits(*version))
+            .max_by_key(|((_, version), _)| *version);
+        match (ours, pushed) {
+            (Some(ours), Some(((_, newest), _))) if ours.runbook.metadata.version > newest => {
+                Ok((ours, Origin::BuiltIn))
+            }
+            (_, Some((_, record))) => Ok((stored(record)?, Origin::Pushed)),
+            (Some(ours), None) => Ok((ours, Origin::BuiltIn)),
+            (None, None) => Err(no_such(wanted, &records)),
+        }
+    }
+}
+
+impl Entry {
+    /// Of one that this build can run.
+    pub fn of(loaded: &Loaded, origin: Origin) -> Self {
+        let metadata = &loaded.runbook.metadata;
+        Self {
+            name: metadata.name.clone(),
+            version: metadata.version,
+            digest: loaded.digest.clone(),
+            title: metadata.title.clone().unwrap_or_default(),
+            origin,
+        }
+    }
+
+    fn stored(record: &Record, name: String, version: u32) -> Result<Self, Error> {
+        let stored: StoredRunbook = records::read(record)?;
+        let loaded = load(&format!("{name}@{version}"), &stored.text);
+        Ok(match loaded {
+            Ok(loaded) => Self::of(&loaded, Origin::Pushed),
+            Err(found) => Self {
+                title: format!(
+                    "refused by this build ({} errors): `aldis runbook show {name}@{version}`",
+                    found.len()
+                ),
+                digest: stored.digest,
+                origin: Origin::Pushed,
+                name,
+                version,
+            },
         })
     }
+}
+
+/// The name and version that a record is kept under.
+fn named(record: &Record) -> Option<(String, u32)> {
+    match record.key.name() {
+        Some(Name::Runbook { name, version }) => Some((name, version.parse().ok()?)),
+        _ => None,
+    }
+}
+
+fn no_such(wanted: &str, pushed: &[Record]) -> Error {
+    let ours = builtin::ALL.iter().map(|(name, _)| (*name).to_owned());
+    let pushed = pushed.iter().filter_map(named).map(|(name, _)| name);
+    let names: BTreeSet<String> = ours.chain(pushed).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    Error::not_found(format!("there is no runbook `{wanted}`")).hint(format!(
+        "there are: {}; a file is named by its path",
+        names.join(", ")
+    ))
 }
 
 /// Loads a text; every mistake in one refusal.
@@ -120,9 +190,9 @@ fn built_in(name: &str) -> Result<Option<Loaded>, Error> {
 
 fn stored(record: &Record) -> Result<Loaded, Error> {
     let stored: StoredRunbook = records::read(record)?;
-    let name = match record.key.name() {
-        Some(Name::Runbook { name, version }) => format!("{name}@{version}"),
-        _ => record.key.to_string(),
+    let name = match named(record) {
+        Some((name, version)) => format!("{name}@{version}"),
+        None => record.key.to_string(),
     };
     read(&name, &stored.text)
 }
@@ -137,11 +207,6 @@ fn same_or_refused(loaded: Loaded, there: &Digest, origin: &str) -> Result<(Load
         "{name}@{version} is there already with other content ({origin})"
     ))
     .hint(format!("raise `metadata.version` to {}", version + 1)))
-}
-
-fn place(loaded: &Loaded) -> (&str, u32) {
-    let metadata = &loaded.runbook.metadata;
-    (&metadata.name, metadata.version)
 }
 
 fn number(wanted: &str, version: &str) -> Result<u32, Error> {

@@ -36,7 +36,7 @@ use crate::turns::Turns;
 use crate::view::View;
 
 pub use error::{Error, Kind};
-pub use library::Origin;
+pub use library::{Entry, Origin};
 pub(crate) use listing::Logged;
 pub use listing::{Filter, Listed};
 pub use planning::{Asked, Progress, Wanted};
