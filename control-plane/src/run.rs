@@ -174,6 +174,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         store,
         view: view.clone(),
         clock: clock.clone(),
+        draw: rand::random::<u128>,
         plans,
         agents: agents.clone(),
         turns,

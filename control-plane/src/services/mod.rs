@@ -54,6 +54,8 @@ pub struct Parts {
     pub view: View,
     /// For records and expiry.
     pub clock: Arc<dyn Clock>,
+    /// Draws the ids of plans: nobody may guess or repeat one.
+    pub draw: fn() -> u128,
     /// Plans by id.
     pub plans: Arc<Plans>,
     /// Whom to ask.

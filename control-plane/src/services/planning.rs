@@ -13,9 +13,7 @@ use std::time::Duration;
 use aldis_core::ids::{PlanId, TargetName};
 use aldis_core::inventory::Presence;
 use aldis_core::job::{Job, Link};
-use aldis_core::plan::{
-    ClusterIdentity, Disposition, Left, Phase, Plan, RunbookRef, Scope, TargetPart, waves,
-};
+use aldis_core::plan::{Disposition, Left, Phase, Plan, RunbookRef, Scope, TargetPart, waves};
 use aldis_core::question::{Answer, Planning, Question, Undoing};
 use aldis_core::runbook::load::Loaded;
 use aldis_core::runbook::{Runbook, WhenUnreachable, params};
@@ -145,7 +143,7 @@ impl Services {
             .iter()
             .filter_map(|facts| {
                 let target = &facts.fleet.target;
-                let (job_id, steps) = (job.header.id.clone(), job.target(target).steps);
+                let (job_id, steps) = (job.header.id.clone(), job.target(target).left());
                 let undoing = Undoing {
                     planning: subject.planning(facts),
                     part: job.part(target)?.clone(),
@@ -234,7 +232,7 @@ impl Services {
             Presence::Live { .. } | Presence::NotMerged | Presence::Absent { .. } => {}
         }
         match self.0.agents.ask(target, question, WITHIN).await {
-            Ok(Answer::Plan(part)) => match foreign(&part, target, &facts.fleet.identity) {
+            Ok(Answer::Plan(part)) => match part.foreign(target, &facts.fleet.identity) {
                 Some(why) => without(refused(why, look)),
                 None => *part,
             },
@@ -289,7 +287,7 @@ impl Services {
             phases: vec![phase],
             expires_at: self.now().plus(self.0.plan_expiry),
         };
-        let id = PlanId::new(format!("p-{}", hex::encode(rand::random::<[u8; 16]>())));
+        let id = PlanId::new(format!("p-{:032x}", (self.0.draw)()));
         Plan::new(id, scope, parts, by.to_owned(), self.now())
     }
 
@@ -398,19 +396,6 @@ fn unreachable(policy: WhenUnreachable, error: &AskError) -> Disposition {
         WhenUnreachable::Skip => Disposition::Skipped { why },
         WhenUnreachable::Defer => Disposition::Deferred { why },
     }
-}
-
-/// A part that is about somebody else.
-fn foreign(part: &TargetPart, target: &TargetName, pinned: &ClusterIdentity) -> Option<String> {
-    if part.target != *target {
-        return Some(format!("the agent of {target} planned for {}", part.target));
-    }
-    (part.identity != *pinned).then(|| {
-        format!(
-            "the cluster behind {target} has UID {}, and {} is pinned to that name",
-            part.identity.cluster_uid, pinned.cluster_uid
-        )
-    })
 }
 
 fn state_of(disposition: &Disposition) -> &'static str {

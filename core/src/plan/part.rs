@@ -206,6 +206,19 @@ impl TargetPart {
         self.steps.iter().find(|step| &step.step == id)
     }
 
+    /// Why it is not the part of this target on the cluster that is pinned to its name, if it is not.
+    pub fn foreign(&self, target: &TargetName, pinned: &ClusterIdentity) -> Option<String> {
+        if self.target != *target {
+            return Some(format!("the agent of {target} planned for {}", self.target));
+        }
+        (self.identity != *pinned).then(|| {
+            format!(
+                "the cluster behind {target} has UID {}, and {} is pinned to that name",
+                self.identity.cluster_uid, pinned.cluster_uid
+            )
+        })
+    }
+
     /// The objects it writes, sorted: what the job must lock here.
     pub fn writes(&self) -> Vec<ObjectRef> {
         let mut objects: Vec<_> = self
