@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aldis_core::ids::JobId;
 use aldis_core::inventory::Turn;
-use aldis_core::job::{Header, JobState, LockName};
+use aldis_core::job::{Header, JobState, LockName, Target};
 use aldis_core::queue::{self, LockKey, Queued};
 use tokio::sync::Mutex;
 
@@ -56,7 +56,10 @@ impl Turns {
             return Ok(known.turns.clone());
         }
         let headers = jobs::headers(&self.view)?;
-        let running = headers.iter().filter(|header| runs(header)).count();
+        let mut running = 0;
+        for header in &headers {
+            running += usize::from(self.runs(header)?);
+        }
         let waiting: Vec<&Header> = headers
             .iter()
             .filter(|header| header.state == JobState::Queued)
@@ -78,6 +81,27 @@ impl Turns {
         Ok(known.turns.clone())
     }
 
+    /// Whether the job takes one of the places of running jobs: whoever only waits for a person does not.
+    fn runs(&self, header: &Header) -> Result<bool, records::Error> {
+        match &header.state {
+            JobState::Queued | JobState::NeedsOperator { .. } => Ok(false),
+            JobState::Paused => self.has_work(&header.id),
+            state => Ok(!state.is_ended()),
+        }
+    }
+
+    fn has_work(&self, job: &JobId) -> Result<bool, records::Error> {
+        for record in self.view.list(&keys::job_prefix(job.as_str())) {
+            if let Some(keys::Name::JobTarget { .. }) = record.key.name() {
+                let target: Target = records::read(&record)?;
+                if target.state.in_work().is_some() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     async fn locks(
         &self,
         known: &mut Known,
@@ -91,10 +115,6 @@ impl Turns {
         known.locks.insert(header.id.clone(), locks.clone());
         Ok(locks)
     }
-}
-
-fn runs(header: &Header) -> bool {
-    header.state != JobState::Queued && !header.state.is_ended()
 }
 
 /// Who holds which object.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aldis_core::ids::{Fence, TargetName};
+use aldis_core::ids::{Fence, JobId, TargetName};
 use aldis_core::inventory::{Inventory, Limits, Presence, Turn};
 use aldis_core::job::JobState;
+use aldis_core::plan::ObjectRef;
 
-use super::{Error, Term};
+use super::{Error, Term, locks};
 use crate::jobs::{self, Loaded};
 use crate::presence;
 use crate::turns::Turns;
@@ -22,6 +23,9 @@ impl Term<'_> {
         let seen = observe(&parts.view, &parts.turns, loaded, parts.settings.limits);
         Ok(Inventory {
             fence: self.fence,
+            led_since: self.led_since,
+            withheld: self.memory.withheld.clone(),
+            late_locks: self.late_locks(id)?,
             drift: self.memory.drift.get(id).cloned().unwrap_or_default(),
             soak: self
                 .memory
@@ -30,6 +34,17 @@ impl Term<'_> {
                 .map(|soaking| soaking.progress.clone()),
             ..seen.await?
         })
+    }
+
+    /// What other jobs hold still, of what deferred targets would write.
+    fn late_locks(&self, id: &JobId) -> Result<BTreeMap<TargetName, (ObjectRef, JobId)>, Error> {
+        let mut held = BTreeMap::new();
+        for (target, (lock, by)) in self.memory.late_locks.get(id).into_iter().flatten() {
+            if locks::holder(&self.parts.view, lock)?.as_ref() == Some(by) {
+                held.insert(target.clone(), (lock.object.clone(), by.clone()));
+            }
+        }
+        Ok(held)
     }
 }
 
@@ -54,6 +69,7 @@ pub(crate) async fn observe(
                 .cloned()
                 .unwrap_or_default()
         }
+        JobState::NeedsOperator { .. } => locks::turn_to_go_on(view, &loaded.job)?,
         _ => Turn::Yes,
     };
     Ok(Inventory {
@@ -61,10 +77,9 @@ pub(crate) async fn observe(
         halted: halted(&known),
         agents,
         requests: loaded.requests.clone(),
-        drift: BTreeMap::new(),
-        soak: None,
         turn,
         limits,
+        ..Inventory::default()
     })
 }
 

@@ -3,16 +3,31 @@
 //! Where they fit, they go in the transaction that starts the job. More are taken in groups; on a
 //! conflict all that were taken are given back and the job stays queued. Each lock names its job, so a
 //! later leader goes on from there.
+//!
+//! | when | what |
+//! |---|---|
+//! | the job starts | takes what every planned target writes |
+//! | a deferred target is planned | takes what it writes, with its part |
+//! | the job waits for an operator | lets go of all but what is in doubt: others need not wait for a person |
+//! | it goes on from there | takes that again first |
+//! | it ends | frees all |
 
-use aldis_core::job::Event;
+use std::collections::BTreeMap;
+
+use aldis_core::ids::JobId;
+use aldis_core::inventory::Turn;
+use aldis_core::job::{Event, Job, LockName, Target};
+use aldis_core::queue::{self, Queued};
 
 use super::{Error, Term};
 use crate::jobs::Loaded;
 use crate::records::{self, Lock};
 use crate::store::{Commit, Key, MAX_OPERATIONS, Precondition, Revision, Write, keys};
+use crate::turns;
+use crate::view::View;
 
 /// Locks that still fit in one transaction with the header and the fence.
-const TOGETHER: usize = MAX_OPERATIONS / 2 - 4;
+pub(super) const TOGETHER: usize = MAX_OPERATIONS / 2 - 4;
 
 impl Term<'_> {
     /// Takes every lock and starts the job.
@@ -21,7 +36,7 @@ impl Term<'_> {
         loaded: &Loaded,
         events: Vec<Event>,
     ) -> Result<Revision, Error> {
-        let missing = self.missing(loaded)?;
+        let missing = self.missing(&loaded.job.header.id, loaded.job.locks())?;
         if missing.len() > TOGETHER {
             let (revision, all) = self.take_in_groups(&missing).await?;
             if !all {
@@ -56,40 +71,91 @@ impl Term<'_> {
         Ok(outcome.revision())
     }
 
-    /// Locks that the job needs and does not hold yet.
-    fn missing(&self, loaded: &Loaded) -> Result<Vec<(Key, Lock)>, Error> {
-        let mut missing = Vec::new();
-        for name in loaded.job.locks() {
-            let object = &name.object;
-            let key = keys::lock(
-                &name.cluster_uid,
-                &object.kind,
-                &object.namespace,
-                &object.name,
-            );
+    /// Takes again what the job let go of while it waited for an operator, then writes.
+    pub(super) async fn go_on(
+        &mut self,
+        loaded: &Loaded,
+        events: Vec<Event>,
+    ) -> Result<Revision, Error> {
+        let job = &loaded.job;
+        let missing = self.missing(&job.header.id, job.locks_to_go_on())?;
+        if !missing.is_empty() {
+            let (revision, all) = self.take_in_groups(&missing).await?;
+            if !all {
+                // Somebody was quicker. Who holds some and waits for others could wait for ever.
+                let taken = |lock: &Lock| missing.iter().any(|(_, ours)| ours == lock);
+                return Ok(self.free(taken).await?.max(revision));
+            }
+            self.parts.view.reaches(revision).await;
+        }
+        self.memory.let_go.remove(&job.header.id);
+        Ok(self.writer().write(loaded, events).await?)
+    }
+
+    /// Frees what a job that waits for an operator does not need meanwhile: everything but what is in
+    /// doubt. Done once for each number of questions that are open.
+    pub(super) async fn let_go(&mut self, loaded: &Loaded) -> Result<(), Error> {
+        let id = &loaded.job.header.id;
+        let targets = &loaded.job.targets;
+        let open = targets.values().filter(|t| t.is_open_question()).count();
+        if self.memory.let_go.insert(id.clone(), open) == Some(open) {
+            return Ok(());
+        }
+        let in_doubt = |lock: &Lock| {
+            targets
+                .get(&lock.target)
+                .is_some_and(Target::is_open_question)
+        };
+        let revision = self.free(|lock| lock.job == *id && !in_doubt(lock)).await?;
+        self.parts.view.reaches(revision).await;
+        Ok(())
+    }
+
+    /// Locks among these that the job does not hold yet, in sorted order.
+    pub(super) fn missing(
+        &self,
+        job: &JobId,
+        names: impl IntoIterator<Item = LockName>,
+    ) -> Result<Vec<(Key, Lock)>, Error> {
+        let mut missing = BTreeMap::new();
+        for name in names {
+            let key = key(&name);
             let ours = match self.parts.view.get(&key) {
-                Some(record) => records::read::<Lock>(&record)?.job == loaded.job.header.id,
+                Some(record) => records::read::<Lock>(&record)?.job == *job,
                 None => false,
             };
             if !ours {
-                let (job, target) = (loaded.job.header.id.clone(), name.target);
-                missing.push((
-                    key,
-                    Lock {
-                        format: 1,
-                        job,
-                        target,
-                        object: name.object,
-                    },
-                ));
+                let lock = Lock {
+                    format: 1,
+                    job: job.clone(),
+                    target: name.target,
+                    object: name.object,
+                };
+                missing.entry(key).or_insert(lock);
             }
         }
-        missing.sort_by(|a, b| a.0.cmp(&b.0));
-        missing.dedup_by(|a, b| a.0 == b.0);
-        Ok(missing)
+        Ok(missing.into_iter().collect())
     }
 
-    async fn take_in_groups(&self, missing: &[(Key, Lock)]) -> Result<(Revision, bool), Error> {
+    /// The first of these that another job holds, with that job.
+    pub(super) fn held_by_another(
+        &self,
+        job: &JobId,
+        names: &[LockName],
+    ) -> Result<Option<(LockName, JobId)>, Error> {
+        for name in names {
+            let holder = holder(&self.parts.view, name)?;
+            if let Some(by) = holder.filter(|by| by != job) {
+                return Ok(Some((name.clone(), by)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn take_in_groups(
+        &self,
+        missing: &[(Key, Lock)],
+    ) -> Result<(Revision, bool), Error> {
         let commits = missing.iter().map(|(key, lock)| Commit {
             preconditions: vec![Precondition::Absent(key.clone())],
             writes: vec![Write::put(key.clone(), records::write(lock))],
@@ -145,4 +211,39 @@ impl Term<'_> {
             .max()
             .unwrap_or(held.revision))
     }
+}
+
+fn key(name: &LockName) -> Key {
+    let object = &name.object;
+    keys::lock(
+        &name.cluster_uid,
+        &object.kind,
+        &object.namespace,
+        &object.name,
+    )
+}
+
+/// The job that holds a lock, as far as the view knows.
+pub(super) fn holder(view: &View, name: &LockName) -> Result<Option<JobId>, records::Error> {
+    let record = view.get(&key(name));
+    let lock = record.map(|record| records::read::<Lock>(&record));
+    Ok(lock.transpose()?.map(|lock| lock.job))
+}
+
+/// Whether a job that waits for an operator could take again what it let go of.
+pub(super) fn turn_to_go_on(view: &View, job: &Job) -> Result<Turn, records::Error> {
+    let wanted = Queued {
+        job: job.header.id.clone(),
+        priority: job.header.priority,
+        submitted_at: job.header.submitted_at,
+        locks: job.locks_to_go_on(),
+    };
+    let conflict = queue::conflict(&wanted, &turns::held(view)?);
+    Ok(
+        conflict.map_or(Turn::Yes, |(object, target, by)| Turn::Locked {
+            object,
+            target,
+            by,
+        }),
+    )
 }

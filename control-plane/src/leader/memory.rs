@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aldis_core::ids::{JobId, TargetName};
+use aldis_core::ids::{Fence, JobId, TargetName, Timestamp};
+use aldis_core::inventory::Presence;
+use aldis_core::job::LockName;
 use aldis_core::plan::TargetPart;
 use aldis_core::question::Answer;
 use aldis_core::soak::{SoakProgress, SoakReading};
 
 use crate::agents::AskError;
+use crate::presence::Known;
 
 /// Lost with the leader, asked again by the next.
 #[derive(Default)]
@@ -17,6 +20,12 @@ pub(super) struct Memory {
     pub(super) drift: BTreeMap<JobId, BTreeMap<TargetName, Option<String>>>,
     /// By job: the soak as counted so far.
     pub(super) soak: BTreeMap<JobId, Soaking>,
+    /// By job: what other jobs hold of what deferred targets would write.
+    pub(super) late_locks: BTreeMap<JobId, BTreeMap<TargetName, (LockName, JobId)>>,
+    /// By job that waits for an operator: with how many open questions it last let go of its locks.
+    pub(super) let_go: BTreeMap<JobId, usize>,
+    /// Since when agents that are connected may not be given work.
+    pub(super) withheld: BTreeMap<TargetName, Timestamp>,
     /// Questions under way, so that none is asked twice at once.
     pub(super) asking: BTreeSet<Asking>,
     /// When a question that failed may be asked again, on the boot clock.
@@ -71,6 +80,28 @@ impl Memory {
     pub(super) fn forget(&mut self, job: &JobId) {
         self.drift.remove(job);
         self.soak.remove(job);
+        self.late_locks.remove(job);
+        self.let_go.remove(job);
+    }
+
+    /// Notes which agents are connected and may not be given work.
+    pub(super) fn watch(
+        &mut self,
+        fleet: &BTreeMap<TargetName, Known>,
+        fence: Fence,
+        now: Timestamp,
+    ) {
+        self.withheld.retain(|target, _| fleet.contains_key(target));
+        for (target, known) in fleet {
+            match known.presence(fence) {
+                Presence::NotMerged | Presence::Contested { .. } | Presence::Held { .. } => {
+                    self.withheld.entry(target.clone()).or_insert(now);
+                }
+                Presence::Live { .. } | Presence::Absent { .. } => {
+                    self.withheld.remove(target);
+                }
+            }
+        }
     }
 
     /// True once for a question that is not under way and may be asked now.

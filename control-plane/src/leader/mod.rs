@@ -155,6 +155,7 @@ async fn lead(parts: &Parts, token: Token) {
             incarnation: token.incarnation,
             epoch: token.epoch,
         },
+        led_since: aldis_core::ids::Timestamp(parts.clock.wall_now()),
         parts,
         token,
         memory: Memory::default(),
@@ -188,6 +189,8 @@ struct Term<'a> {
     parts: &'a Parts,
     token: Token,
     fence: Fence,
+    /// When it began.
+    led_since: aldis_core::ids::Timestamp,
     memory: Memory,
     answers: mpsc::Sender<Answered>,
 }
@@ -210,6 +213,7 @@ impl Term<'_> {
         let known = self.parts.view.read(crate::presence::fleet)?;
         self.reap_sessions(&known).await?;
         self.ask_for_lists(&known);
+        self.memory.watch(&known, self.fence, self.now());
         let mut sleep = LONGEST_SLEEP;
         let turns = self.parts.turns.all().await?;
         let asked = self.parts.view.read(jobs::with_requests);
@@ -245,6 +249,9 @@ impl Term<'_> {
             let inventory = self.inventory(&loaded).await?;
             let decision = decide(&loaded.job, &inventory, self.now());
             if decision.events.is_empty() {
+                if matches!(loaded.job.header.state, JobState::NeedsOperator { .. }) {
+                    self.let_go(&loaded).await?;
+                }
                 self.ask(&loaded, &decision.reads);
                 debug!(job = %id, waiting = ?decision.waiting, "nothing to decide");
                 let wake = decision.wake_at.map(|at| at.since(self.now()));
@@ -271,8 +278,26 @@ impl Term<'_> {
         {
             return self.start(loaded, events).await;
         }
+        if goes_on(loaded, &events) {
+            return self.go_on(loaded, events).await;
+        }
         Ok(self.writer().write(loaded, events).await?)
     }
+}
+
+/// Whether a job that waited for an operator is to give work again.
+fn goes_on(loaded: &jobs::Loaded, events: &[Event]) -> bool {
+    let waited = matches!(loaded.job.header.state, JobState::NeedsOperator { .. });
+    let moves = |event: &Event| {
+        matches!(
+            event,
+            Event::Header(HeaderEvent::Moved {
+                state: JobState::Running | JobState::Unwinding { .. },
+                ..
+            })
+        )
+    };
+    waited && events.iter().any(moves)
 }
 
 fn say(job: &JobId, event: &Event) {

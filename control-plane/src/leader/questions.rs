@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aldis_core::decide::{Reads, SoakWanted};
-use aldis_core::ids::TargetName;
-use aldis_core::job::Job;
-use aldis_core::plan::{TargetPart, Wave};
+use aldis_core::ids::{JobId, TargetName};
+use aldis_core::job::{Job, TargetState, locks_of};
+use aldis_core::plan::{Disposition, TargetPart, Wave};
 use aldis_core::question::{Answer, Planning, Question};
 use aldis_core::runbook::Soak;
 use aldis_core::soak::{SoakProgress, SoakReading};
 use futures::StreamExt;
 use tracing::{info, warn};
 
+use super::locks::TOGETHER;
 use super::memory::{Answered, Asking, Soaking};
 use super::{Error, Term};
 use crate::agents::{Agents, AskError};
 use crate::jobs::{self, Loaded};
-use crate::records::{self, PlanPart};
-use crate::store::{Commit, Precondition, Write};
+use crate::presence;
+use crate::records::{self, Lock, PlanPart};
+use crate::store::{Commit, Key, Precondition, Write};
 
 /// How long an agent may take for an answer: longer than any read it makes, API server included.
 pub(super) const ASK_WITHIN: Duration = Duration::from_secs(20);
@@ -62,7 +64,7 @@ impl Term<'_> {
         &mut self,
         job: &Job,
         target: &TargetName,
-        kind: fn(aldis_core::ids::JobId, TargetName) -> Asking,
+        kind: fn(JobId, TargetName) -> Asking,
         question: Question,
     ) {
         let id = job.header.id.clone();
@@ -183,7 +185,7 @@ impl Term<'_> {
             } => {
                 let asking = Asking::Plan(job.clone(), target.clone());
                 let stored = match answer {
-                    Ok(part) => self.store_late_part(&job, *part).await,
+                    Ok(part) => self.store_late_part(&job, &target, *part).await,
                     Err(error) => {
                         info!(%job, %target, %error, "deferred target not planned");
                         return self.memory.postpone(asking, again);
@@ -198,12 +200,7 @@ impl Term<'_> {
         }
     }
 
-    fn count(
-        &mut self,
-        job: &aldis_core::ids::JobId,
-        wave: usize,
-        round: &BTreeMap<TargetName, SoakReading>,
-    ) {
+    fn count(&mut self, job: &JobId, wave: usize, round: &BTreeMap<TargetName, SoakReading>) {
         self.memory.end(&Asking::Soak(job.clone()));
         let now = self.parts.clock.boot_now();
         let Some(soaking) = self
@@ -232,30 +229,105 @@ impl Term<'_> {
         soaking.progress.add(&plan.scope.body, soak, passed, round);
     }
 
-    /// A late part is checked against the scope by being made from it; its digest is not the job's.
+    /// A late part is checked against the scope by being made from it; its digest is not the job's. What it
+    /// writes is locked in the transaction that stores it: where another job holds some of it, the part is
+    /// dropped and made again when that is free, from what will be there then.
     async fn store_late_part(
-        &self,
-        job: &aldis_core::ids::JobId,
+        &mut self,
+        job: &JobId,
+        target: &TargetName,
         part: TargetPart,
     ) -> Result<(), Error> {
         let Some(loaded) = jobs::load(&self.parts.view, &self.parts.plans, job).await? else {
             return Ok(());
         };
+        let waits = matches!(
+            loaded.job.target(target).state,
+            TargetState::Deferred { .. }
+        );
+        if !waits {
+            return Ok(());
+        }
+        let part = self.own_part(target, part)?;
+        let locks = match part.disposition {
+            Disposition::Run => locks_of(&part),
+            _ => vec![],
+        };
+        if let Some(conflict) = self.held_by_another(job, &locks)? {
+            let held = self.memory.late_locks.entry(job.clone()).or_default();
+            held.insert(target.clone(), conflict);
+            return Ok(());
+        }
+        if let Some(held) = self.memory.late_locks.get_mut(job) {
+            held.remove(target);
+        }
+        let missing = self.missing(job, locks)?;
+        self.commit_late_part(&loaded, part, &missing).await
+    }
+
+    async fn commit_late_part(
+        &self,
+        loaded: &Loaded,
+        part: TargetPart,
+        missing: &[(Key, Lock)],
+    ) -> Result<(), Error> {
+        let mut beside = missing;
+        if missing.len() > TOGETHER {
+            if !self.take_in_groups(missing).await?.1 {
+                let taken = |lock: &Lock| missing.iter().any(|(_, ours)| ours == lock);
+                self.free(taken).await?;
+                return Ok(());
+            }
+            beside = &[];
+        }
         let key = jobs::late_part_key(&loaded.job.plan.id, &part.target);
         let record = PlanPart {
             format: 1,
             late: true,
             part,
         };
-        let commit = Commit {
-            preconditions: vec![Precondition::Absent(key.clone())],
+        // The job must still be there: a lock of one that has ended would be nobody's.
+        let header = Precondition::Modified {
+            key: loaded.header.key.clone(),
+            at: loaded.header.modified,
+        };
+        let mut commit = Commit {
+            preconditions: vec![header, Precondition::Absent(key.clone())],
             writes: vec![Write::put(key, records::write(&record))],
         };
-        self.writer()
+        for (key, lock) in beside {
+            commit.preconditions.push(Precondition::Absent(key.clone()));
+            let lock = records::write(lock);
+            commit.writes.push(Write::put(key.clone(), lock));
+        }
+        let outcome = self
+            .writer()
             .fenced()?
             .commit(&*self.parts.store, commit)
             .await?;
+        self.parts.view.reaches(outcome.revision()).await;
         Ok(())
+    }
+
+    /// The part, or a refusal of one that is about somebody else: no agent answers for another.
+    fn own_part(&self, target: &TargetName, part: TargetPart) -> Result<TargetPart, Error> {
+        let known = self.parts.view.read(|all| presence::one(all, target))?;
+        let why = match &known {
+            Some(known) => part.foreign(target, &known.fleet.identity),
+            None => Some(format!("nothing is known of {target}")),
+        };
+        Ok(match why {
+            None => part,
+            Some(why) => TargetPart {
+                target: target.clone(),
+                identity: known.map_or(part.identity, |known| known.fleet.identity),
+                simulated: part.simulated,
+                disposition: Disposition::Refused { why, hint: None },
+                steps: vec![],
+                warnings: vec![],
+                left: None,
+            },
+        })
     }
 }
 
