@@ -20,9 +20,6 @@ const TRIES: usize = 3;
 /// Longest key, reason or request id, in bytes.
 const LONGEST: usize = 1024;
 
-/// Open questions named in one hint; more are counted.
-const QUESTIONS: usize = 3;
-
 /// What is submitted.
 #[derive(Clone, Debug)]
 pub struct Submission {
