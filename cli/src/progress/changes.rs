@@ -172,11 +172,13 @@ fn standing_of(
     }
     let failure = target.failure.as_ref();
     let known = before.is_some_and(|(_, was)| was.failure.is_some());
+    // How a target rests whose failure was told is news; the failure is none.
+    let told = known && failure.is_some_and(|f| is.detail.contains(&f.failure.cause));
     Some(Change::Target {
         target: name.clone(),
         simulated: target.simulated,
         state: is.word.to_owned(),
-        detail: is.detail,
+        detail: if told { String::new() } else { is.detail },
         evidence: match failure {
             Some(failure) if !known => failure.failure.evidence.clone(),
             _ => Vec::new(),
@@ -307,5 +309,29 @@ mod tests {
             panic!("{changes:?}");
         };
         assert_eq!((state.as_str(), evidence.len()), ("needs operator", 2));
+    }
+
+    #[test]
+    fn a_failure_that_was_told_is_not_told_again_when_its_target_rests() {
+        let mut job = sample::job(plan(&["eu-west/prod-1"]));
+        let failed = TargetState::Failed { segment: 1 };
+        fail(&mut job, "eu-west/prod-1", "rollback", image_gone(), failed);
+        let first = view(&job, &[], 0);
+        let told = between(None, &first);
+        let cause = image_gone().cause;
+        assert!(
+            matches!(&told[..], [.., Change::Target { detail, .. }] if detail.contains(&cause)),
+            "{told:?}"
+        );
+        put(
+            &mut job,
+            "eu-west/prod-1",
+            TargetState::Rest(Rest::Restored),
+        );
+        let told = between(Some(&first), &view(&job, &[], 1));
+        let [Change::Target { state, detail, .. }] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!((state.as_str(), detail.as_str()), ("restored", ""));
     }
 }
