@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Which control plane, as whom [env: ALDIS_CONTEXT; the file is ALDIS_CONFIG]
+    /// Which control plane, as whom [env: ALDIS_CONTEXT; a repository names its own in .aldis.yaml; the file is ALDIS_CONFIG]
     #[arg(short = 'c', long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Another address for the context's control plane, https://HOST:PORT; may be repeated

@@ -73,7 +73,11 @@ fn cut(text: &str, longest: usize) -> String {
 
 /// A message that cannot be read.
 pub(super) fn unreadable(error: &convert::Error) -> Status {
-    Status::invalid_argument(error.to_string())
+    of(&Error {
+        kind: Kind::Usage,
+        problem: error.to_string(),
+        hint: None,
+    })
 }
 
 /// Metadata is ASCII: other bytes, and `%`, are written `%XX`.
