@@ -1,7 +1,7 @@
 //! The exit codes that scripts rely on, each from the process itself. 8 (an approval is waited for) is
 //! of a later time; 14 and 6 of a job are in `following.rs`.
 
-use aldis_tests::pki::{Authority, Request};
+use aldis_tests::pki::{Authority, Request, Usage};
 
 use crate::following::soaking;
 use crate::harness::{Bench, Home, Terminal};
@@ -143,6 +143,27 @@ async fn a_certificate_of_another_authority_ends_with_11_and_a_server_that_is_no
         .await;
     assert_eq!(said.code, Some(12), "{said:?}");
     assert!(said.err.contains("\n\nhint: "), "{said:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_not_let_in_is_told_what_to_look_at_and_ends_with_11() {
+    let bench = Bench::start(&[]).await;
+    let nobody = Request::new("mei", Usage::Client);
+    let agent = Request::agent("eu-west", "prod-1", "1");
+    let strangers = [
+        (Request::user("mei").expired(), "expired on"),
+        (nobody, "needs exactly one"),
+        (agent, "may not call"),
+    ];
+    for (who, why) in strangers {
+        bench.context("stranger", &bench.issue(&who), "");
+        let said = bench.aldis(&["list"]).await;
+        assert_eq!(said.code, Some(11), "{said:?}");
+        assert!(
+            said.err.contains(why) && said.err.contains("\n\nhint: "),
+            "{said:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! One submission, one job: also where its answer was lost, and where it is made again.
 
+use aldis_tests::plane::Plane;
+use aldis_tests::practice::{PATIENCE, Practice};
 use aldis_tests::proxy::{Fault, Proxy};
 
 use crate::harness::{Bench, Home, Said, Terminal};
@@ -30,6 +32,44 @@ async fn one_key_twice_is_one_job_and_another_body_under_it_is_refused() {
         assert!(said.err.contains("idempotency key"), "{said:?}");
     }
     assert_eq!(jobs(&bench).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_expired_plan_is_refused_unless_it_became_a_job() {
+    let home = Home::new();
+    let plane = Plane::start_with("planExpiry: 20s").await.unwrap();
+    let practice = Practice::on(plane, &ONE, PATIENCE).await.unwrap();
+    let bench = Bench::before(home, practice);
+    let plan = [&["plan"], &DEPLOY[1..], &["-o", "name"]].concat();
+    let (ours, other) = (bench.aldis(&plan).await, bench.aldis(&plan).await);
+    let submit = async |plan: &Said| {
+        let submit = [
+            "submit",
+            "--plan",
+            plan.out.trim(),
+            "-y",
+            "-d",
+            "-o",
+            "name",
+        ];
+        bench.aldis(&submit).await
+    };
+    let first = submit(&ours).await;
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let expired = ["plan", "show", other.out.trim(), "-o", "json"];
+    while !bench
+        .aldis(&expired)
+        .await
+        .out
+        .contains("\"expired\": true")
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    let refused = submit(&other).await;
+    assert_eq!(refused.code, Some(13), "{refused:?}");
+    assert!(refused.err.contains("expired"), "{refused:?}");
+    let again = submit(&ours).await;
+    assert_eq!((again.code, again.out), (Some(0), first.out));
 }
 
 /// The command that a message says to type, without its first word.

@@ -39,19 +39,25 @@ struct Replica {
 impl Plane {
     /// Starts one replica on the embedded store, with short times, and waits until it leads.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_on("{embedded: {path: state.redb}}", 1).await
+        Self::start_with("").await
+    }
+
+    /// The same with more limits, such as `planExpiry: 10s`.
+    pub async fn start_with(limits: &str) -> anyhow::Result<Self> {
+        Self::start_on("{embedded: {path: state.redb}}", limits, 1).await
     }
 
     /// Starts replicas on an etcd in plain text, and waits until one leads.
     pub async fn start_on_etcd(endpoint: &str, replicas: usize) -> anyhow::Result<Self> {
         Self::start_on(
             &format!("{{etcd: {{endpoints: [\"{endpoint}\"]}}}}"),
+            "",
             replicas,
         )
         .await
     }
 
-    async fn start_on(store: &str, replicas: usize) -> anyhow::Result<Self> {
+    async fn start_on(store: &str, limits: &str, replicas: usize) -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().context("make a folder")?;
         let authority = Authority::new("aldis test")?;
@@ -62,21 +68,21 @@ impl Plane {
             replicas: Vec::new(),
         };
         for number in 1..=replicas {
-            let replica = plane.start_replica(&format!("cp-{number}"), store)?;
+            let replica = plane.start_replica(&format!("cp-{number}"), store, limits)?;
             plane.replicas.push(replica);
         }
         plane.wait_for_leader().await?;
         Ok(plane)
     }
 
-    fn start_replica(&self, name: &str, store: &str) -> anyhow::Result<Replica> {
+    fn start_replica(&self, name: &str, store: &str, limits: &str) -> anyhow::Result<Replica> {
         let at = self.folder.path();
         let address = free_address()?;
         self.authority
             .issue(&Request::control_plane(name))?
             .write(at, name)?;
         let config = at.join(format!("{name}.yaml"));
-        std::fs::write(&config, config_text(name, address, store))?;
+        std::fs::write(&config, config_text(name, address, store, limits))?;
         let config = aldis_control_plane::config::load(&config)?;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(run::run(config, async {
@@ -200,7 +206,7 @@ impl Drop for Plane {
     }
 }
 
-fn config_text(name: &str, address: SocketAddr, store: &str) -> String {
+fn config_text(name: &str, address: SocketAddr, store: &str, limits: &str) -> String {
     let port = address.port();
     format!(
         "replica: {name}
@@ -209,7 +215,7 @@ advertise: localhost:{port}
 trustDomain: {TRUST_DOMAIN}
 tls: {{certificate: {name}.crt, key: {name}.key, ca: ca.pem}}
 store: {store}
-limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 5s, openJobs: 1000000}}
+limits: {{permit: 5s, unreachableAfter: 2s, leaderTtl: 5s, openJobs: 1000000, {limits}}}
 "
     )
 }

@@ -52,6 +52,11 @@ impl Bench {
     pub(crate) async fn start(names: &[&str]) -> Self {
         let home = Home::new();
         let practice = Practice::start(names).await.unwrap();
+        Self::before(home, practice)
+    }
+
+    /// A home before a fleet that was started already.
+    pub(crate) fn before(home: Home, practice: Practice) -> Self {
         let bench = Self { practice, home };
         let mei = bench.issue(&Request::user("mei"));
         bench.context("test", &mei, "");
