@@ -50,7 +50,9 @@ pub struct JobView {
     pub waiting: Vec<WaitingView>,
     /// Failures plus unknowns that are accepted.
     pub budget: usize,
-    /// Whether the job is there to change something, or to help where something is wrong.
+    /// Whether the job is there to change something, or to help where something is wrong. Servers of
+    /// before do not say it.
+    #[serde(default)]
     pub direction: Direction,
     /// The answering replica's clock.
     pub now: Timestamp,
