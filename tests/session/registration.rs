@@ -10,7 +10,7 @@ use aldis_proto::v1::session_request::Message as In;
 use aldis_proto::v1::session_response::Message as Out;
 use aldis_tests::pki::{Request, Usage};
 
-use crate::scripted::Stage;
+use crate::scripted::{Stage, is_end};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -99,6 +99,35 @@ async fn asked_to_move_it_opens_the_new_stream_before_it_leaves_the_old_one() {
         assert!(!matches!(frame, In::Goodbye(_)), "it has not gone");
     }
     new.grant(LONG).await;
+}
+
+#[tokio::test]
+async fn a_list_that_a_report_on_the_old_stream_overtook_costs_no_journal() {
+    let mut stage = Stage::new();
+    let mut replica = stage.replica("cp-1").await;
+    stage.start(&[&replica]);
+    let (mut old, before) = replica.session().await;
+    old.grant(LONG).await;
+    let assignment = old.assignment(&before, "checkout:v3").await;
+    old.send(Out::Move(v1::Move {
+        within_ms: 10,
+        reason: "shutting down".into(),
+    }))
+    .await;
+    let mut new = replica.stream().await;
+    let overtaken = new.register().await;
+    // Between the list and its registration the old stream gives work, and hears of it.
+    old.order(&assignment).await;
+    let (report, _) = old.report(is_end).await;
+    assert!(report.sequence > overtaken.journal_sequence);
+    let aside = v1::SetAside {
+        reason: "shorter than reported".into(),
+    };
+    new.send(Out::SetAside(aside)).await;
+    let (_, again) = replica.session().await;
+    assert_eq!(again.journal_id, before.journal_id, "the journal is whole");
+    assert!(again.journal_sequence >= report.sequence);
+    assert_eq!(again.journal_damage, "");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use crate::actions::Trouble;
 use crate::config::Endpoint;
 use crate::desk::Desk;
+use crate::journal::JournalId;
 use crate::parts::Parts;
 use crate::tls::Files;
 use dial::Dial;
@@ -65,6 +66,8 @@ pub struct Session {
     /// The cluster's identity as read last.
     identity: Arc<Mutex<ClusterIdentity>>,
     streams: u64,
+    /// The journal that a stream of this process counts or counted with.
+    counted_with: Option<JournalId>,
 }
 
 impl Session {
@@ -76,6 +79,7 @@ impl Session {
             settings: Arc::new(settings),
             identity: Arc::new(Mutex::new(identity)),
             streams: 0,
+            counted_with: None,
         }
     }
 
@@ -121,9 +125,11 @@ impl Session {
         }
     }
 
-    async fn open_one(&self, endpoint: &Endpoint) -> Result<Opened, open::Error> {
+    async fn open_one(&mut self, endpoint: &Endpoint) -> Result<Opened, open::Error> {
         let identity = self.read_identity().await;
+        let journal = self.parts.ledger.id();
         let register = open::register(&self.parts, &self.settings, &identity);
+        let list_ends_at = register.journal_sequence;
         let stream = open::open(
             &self.parts,
             &self.settings,
@@ -132,10 +138,24 @@ impl Session {
             self.streams,
         )
         .await?;
-        if let Opened::Registered(_) = &stream {
-            self.desk.registered().await;
+        match &stream {
+            Opened::Registered(_) => {
+                self.counted_with = Some(journal);
+                self.desk.registered().await;
+            }
+            Opened::SetAside(_) if self.is_overtaken(journal, list_ends_at) => {
+                return Err(open::Error::Overtaken);
+            }
+            Opened::SetAside(_) => {}
         }
         Ok(stream)
+    }
+
+    /// Whether the list that was sent was shorter than what was recorded only because the stream before went on
+    /// reporting meanwhile. Not so for a process that has not counted with this journal: what it wrote since then says
+    /// nothing about records that were lost before it began.
+    fn is_overtaken(&self, journal: JournalId, list_ends_at: u64) -> bool {
+        self.counted_with == Some(journal) && self.parts.ledger.sequence() > list_ends_at
     }
 
     /// Serves a stream and those that take its place by a move; false when the agent closes.

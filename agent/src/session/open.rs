@@ -51,6 +51,10 @@ pub(super) enum Error {
     OutOfPlace,
     #[error("a replica of an older leader wants the journal set aside")]
     OlderLeader,
+    #[error(
+        "the list of attempts was overtaken by a report on the stream before; registering with a fresh one"
+    )]
+    Overtaken,
     #[error("note the leader's token")]
     Ledger(#[from] ledger::Error),
 }
