@@ -5,6 +5,8 @@
 //! stream, and with growing pauses on the same one. A later word on a step takes the place of an earlier one, and the
 //! end of an attempt that of all before it: what waits is bounded by attempts and their steps, not by time.
 
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,9 +14,11 @@ use std::time::Duration;
 use aldis_core::ids::{Attempt, JobId};
 use aldis_core::job::Report;
 use aldis_proto::convert::document;
-use aldis_proto::v1::ReportFrame;
+use aldis_proto::v1::{OrderRefused, ReportFrame};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use refusals::Refusals;
 
 /// Before the first repeat on one stream: a write into the store takes a hundredth of it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,6 +33,7 @@ pub struct Reports(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
+    refusals: Mutex<Refusals>,
     added: Notify,
 }
 
@@ -40,6 +45,8 @@ struct Pending {
     /// On which stream it was sent last, and when it is due again there.
     sent: Option<(u64, Instant)>,
     pause: Duration,
+    /// Whether it was ever sent: only then can an acknowledgement mean it.
+    was_sent: bool,
 }
 
 impl Reports {
@@ -59,6 +66,7 @@ impl Reports {
                 sequence,
                 sent: None,
                 pause: FIRST_PAUSE,
+                was_sent: false,
             });
         }
         self.0.added.notify_one();
@@ -77,6 +85,7 @@ impl Reports {
                     Some(_) | None => report.pause = FIRST_PAUSE,
                 }
                 report.sent = Some((stream, now + report.pause));
+                report.was_sent = true;
                 due.push(ReportFrame {
                     job: job.to_string(),
                     attempt: attempt.0,
@@ -108,24 +117,49 @@ impl Reports {
     }
 
     fn next_due(&self, stream: u64, now: Instant) -> Option<Instant> {
+        let refused = self.refusals().next_due(stream, now);
         let waiting = self.waiting();
         let due = waiting.values().flatten().map(|report| match report.sent {
             Some((on, again)) if on == stream => again,
             Some(_) | None => now,
         });
-        due.min()
+        due.chain(refused).min()
     }
 
-    /// Takes out what is in the store. True when it was the end of the attempt.
+    /// The agent does not carry out what is ordered of this attempt. Said until [`Reports::taken`].
+    pub fn refuse(&self, job: JobId, attempt: Attempt, reason: String) {
+        if self.refusals().add(job, attempt, reason) {
+            self.0.added.notify_one();
+        }
+    }
+
+    /// What was ordered of this attempt is carried out.
+    pub fn taken(&self, job: &JobId, attempt: Attempt) {
+        self.refusals().withdraw(job, attempt);
+    }
+
+    /// Another stream: what the one before it ordered is void, and so are the refusals of it.
+    pub fn ordered_anew(&self) {
+        self.refusals().clear();
+    }
+
+    /// The refusals that are to be said on stream `stream` now.
+    pub fn refusals_due(&self, stream: u64, now: Instant) -> Vec<OrderRefused> {
+        self.refusals().due(stream, now)
+    }
+
+    /// Takes out what is in the store: the oldest report of that number which was sent. Several may share it, since only
+    /// what is journalled has one of its own. True when it was the end of the attempt.
     pub fn acknowledge(&self, job: &JobId, attempt: Attempt, sequence: u64, ended: bool) -> bool {
         let mut waiting = self.waiting();
         let key = (job.clone(), attempt);
         let Some(pending) = waiting.get_mut(&key) else {
             return false;
         };
-        let before = pending.len();
-        pending.retain(|report| report.sequence != sequence || is_end(&report.report) != ended);
-        let was_there = pending.len() < before;
+        let meant = pending.iter().position(|report| {
+            report.was_sent && report.sequence == sequence && is_end(&report.report) == ended
+        });
+        let was_there = meant.map(|meant| pending.remove(meant)).is_some();
         if pending.is_empty() {
             waiting.remove(&key);
         }
@@ -135,6 +169,14 @@ impl Reports {
     /// Forgets everything: the journal that it came from is gone.
     pub fn clear(&self) {
         self.waiting().clear();
+        self.refusals().clear();
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.0
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -226,14 +268,32 @@ mod tests {
     fn only_the_acknowledgement_of_the_end_ends_an_attempt() {
         let reports = Reports::new();
         add(&reports, 5, Report::Parked { parked: true });
+        reports.due(1, Instant::now());
         assert!(!reports.acknowledge(&job(), Attempt(1), 5, false));
         add(&reports, 5, ended());
+        reports.due(1, Instant::now());
         assert!(
             !reports.acknowledge(&job(), Attempt(1), 5, false),
             "a repeat"
         );
         assert!(reports.acknowledge(&job(), Attempt(1), 5, true));
         assert!(!reports.acknowledge(&job(), Attempt(1), 5, true));
+    }
+
+    #[test]
+    fn an_acknowledgement_takes_one_report_and_none_that_was_never_sent() {
+        let reports = Reports::new();
+        let now = Instant::now();
+        add(&reports, 5, step("read", 1));
+        reports.due(1, now);
+        // No entry lies between them, so the journal's number is the same.
+        add(&reports, 5, Report::Parked { parked: true });
+        reports.acknowledge(&job(), Attempt(1), 5, false);
+        assert_eq!(sequences(&reports.due(1, now)), [5], "never sent before");
+        add(&reports, 5, step("other", 1));
+        reports.due(1, now);
+        reports.acknowledge(&job(), Attempt(1), 5, false);
+        assert_eq!(sequences(&reports.due(2, now)), [5], "one of two is taken");
     }
 
     #[tokio::test]

@@ -12,8 +12,11 @@
 //!
 //! After a restart every open attempt gets its runner back at once; it observes what was begun and then rests until the
 //! first order. What a merged session does not order for [`GRACE`] is not wanted any more: it stops at its safe point
-//! and says so (an undo goes on: nobody ever wants half of one).
+//! and says so (an undo goes on: nobody ever wants half of one). No open attempt is without a runner for long: one that
+//! found no room in the journal, or broke, gets another (`amend.rs`). An attempt that ended as unknown is looked at
+//! again until it can be told, or a newer one takes its place.
 
+mod amend;
 #[cfg(test)]
 mod tests;
 mod weigh;
@@ -25,8 +28,6 @@ use aldis_core::assignments::{Assignment, Wanted};
 use aldis_core::ids::{self, JobId};
 use aldis_core::job::{Direction, Report};
 use aldis_core::outcome::SegmentOutcome;
-use aldis_proto::v1;
-use aldis_proto::v1::session_request::Message as Out;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ use crate::journal::{AttemptKey, Entry};
 use crate::ledger::{self, notes};
 use crate::parts::Parts;
 use crate::runner::{Left, Run, Told};
+use amend::Again;
 use weigh::Weighed;
 
 /// How long a merged session may leave an open attempt unordered: a full permit. A replica that is slow to read the
@@ -45,8 +47,27 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// Attempts at once: jobs of one cluster lock their objects, so more than this means that something is wrong.
 const ATTENDED: usize = 64;
 
-/// Before an attempt that found no room in the journal is begun again.
-const ROOM: Duration = Duration::from_secs(5);
+/// What the desk waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Pauses {
+    /// See [`GRACE`].
+    pub grace: Duration,
+    /// Before an attempt that found no room in the journal, or whose runner broke, is begun again.
+    pub room: Duration,
+    /// Before an attempt that ended as unknown is looked at again, at first: what could tell is mostly a person at
+    /// work.
+    pub doubt: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            grace: GRACE,
+            room: Duration::from_secs(5),
+            doubt: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Words that may wait for the desk.
 const WORDS: usize = 64;
@@ -56,7 +77,7 @@ const WORDS: usize = 64;
 pub struct Desk(mpsc::Sender<Word>);
 
 enum Word {
-    Order(Box<Assignment>, Uplink),
+    Order(Box<Assignment>),
     Registered,
     Merged,
     SetAside {
@@ -69,28 +90,24 @@ enum Word {
     },
 }
 
-/// Where refusals of one session go. A full or closed one loses them: the order comes again.
-pub type Uplink = mpsc::Sender<v1::SessionRequest>;
-
 impl Desk {
     /// Takes up what the journal holds, and listens.
     pub fn start(parts: Parts) -> Self {
-        Self::start_with(parts, GRACE)
+        Self::start_with(parts, Pauses::default())
     }
 
-    /// The same with another patience for what is not ordered.
-    pub fn start_with(parts: Parts, grace: Duration) -> Self {
+    /// The same with another patience.
+    pub fn start_with(parts: Parts, pauses: Pauses) -> Self {
         let (sender, words) = mpsc::channel(WORDS);
-        let mut table = Table::new(parts, grace);
+        let mut table = Table::new(parts, pauses);
         table.take_up();
         tokio::spawn(table.serve(words));
         Self(sender)
     }
 
     /// An attempt that the agent should now hold.
-    pub async fn order(&self, assignment: Assignment, uplink: &Uplink) {
-        let word = Word::Order(Box::new(assignment), uplink.clone());
-        self.say(word).await;
+    pub async fn order(&self, assignment: Assignment) {
+        self.say(Word::Order(Box::new(assignment))).await;
     }
 
     /// A stream was registered: what the one before it ordered and nobody began is void.
@@ -124,15 +141,29 @@ impl Desk {
     }
 }
 
-/// A running attempt.
+/// An attempt with a runner.
 struct Attended {
     told: watch::Sender<Told>,
-    direction: Direction,
+    assignment: Assignment,
+    purpose: Purpose,
+    /// How many runners of it have broken before this one.
+    broken: u32,
+}
+
+/// What a runner is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To run the attempt.
+    Run,
+    /// To look for what another journal held of it, as ordered.
+    Observe,
+    /// To look for an effect of which the attempt itself could not say whether it landed. Nobody orders this.
+    Doubt,
 }
 
 struct Table {
     parts: Parts,
-    grace: Duration,
+    pauses: Pauses,
     attended: BTreeMap<AttemptKey, Attended>,
     running: JoinSet<Result<Left, ledger::Error>>,
     /// Which attempt a task runs.
@@ -143,22 +174,25 @@ struct Table {
     ordered: BTreeSet<AttemptKey>,
     /// When unordered attempts are not wanted any more.
     patience_ends: Option<Instant>,
-    /// When there may be room in the journal again.
+    /// Attempts whose runner left without an end, and what the next one is to know.
+    again: BTreeMap<AttemptKey, Again>,
+    /// When there may be room in the journal again, and the next runner of those is due.
     room_at: Option<Instant>,
     closing: bool,
 }
 
 impl Table {
-    fn new(parts: Parts, grace: Duration) -> Self {
+    fn new(parts: Parts, pauses: Pauses) -> Self {
         Self {
             parts,
-            grace,
+            pauses,
             attended: BTreeMap::new(),
             running: JoinSet::new(),
             tasks: BTreeMap::new(),
             waiting: BTreeMap::new(),
             ordered: BTreeSet::new(),
             patience_ends: None,
+            again: BTreeMap::new(),
             room_at: None,
             closing: false,
         }
@@ -177,7 +211,10 @@ impl Table {
                 Some(ended) = self.running.join_next_with_id() => self.left(ended),
                 () = permits.held(), if wants_permit => {}
                 () = sleep_until(patience), if patience.is_some() => self.lose_patience(),
-                () = sleep_until(room), if room.is_some() => self.room_at = None,
+                () = sleep_until(room), if room.is_some() => {
+                    self.room_at = None;
+                    self.begin_again();
+                }
             }
             self.begin_what_waits().await;
         }
@@ -185,13 +222,14 @@ impl Table {
 
     async fn hear(&mut self, word: Word) {
         match word {
-            Word::Order(assignment, uplink) => self.order(*assignment, &uplink).await,
+            Word::Order(assignment) => self.order(*assignment).await,
             Word::Registered => {
                 self.waiting.clear();
                 self.ordered.clear();
+                self.parts.reports.ordered_anew();
                 self.patience_ends = None;
             }
-            Word::Merged => self.patience_ends = Some(Instant::now() + self.grace),
+            Word::Merged => self.patience_ends = Some(Instant::now() + self.pauses.grace),
             Word::SetAside { reason, done } => {
                 // Whoever asked may have gone with its stream.
                 let _ = done.send(self.set_aside(reason).await);
@@ -210,14 +248,17 @@ impl Table {
             for (key, attempt) in attempts.list(self.parts.clock.wall_now_ms()) {
                 if attempt.is_running() {
                     open.push((key.clone(), notes::assignment(attempt)));
-                } else if attempt.acked_at.is_none() {
-                    ended.push(key.clone());
+                } else {
+                    ended.push((key.clone(), attempt.acked_at.is_some()));
                 }
             }
             (open, ended)
         });
-        for key in ended {
-            self.say_end(&key);
+        for (key, acknowledged) in ended {
+            if !acknowledged {
+                self.say_end(&key);
+            }
+            self.doubt(key);
         }
         for (key, assignment) in open {
             match assignment {
@@ -232,36 +273,37 @@ impl Table {
         }
     }
 
-    async fn order(&mut self, assignment: Assignment, uplink: &Uplink) {
+    async fn order(&mut self, assignment: Assignment) {
         let key = notes::key(&assignment.order);
         if self.closing {
             return;
         }
         if let Err(reason) = self.is_for_us(&assignment) {
-            return refuse(uplink, &key, reason);
+            return self.refuse(&key, reason);
         }
         self.ordered.insert(key.clone());
         let wanted = assignment.order.wanted;
-        if let Some(attended) = self.attended.get(&key) {
-            attended.told.send_replace(told(wanted));
-            return;
+        if self.tell(&key, told(wanted)) {
+            return self.taken(&key);
         }
         match weigh::weigh(&self.parts.ledger, &key) {
-            Weighed::Ended => self.say_end(&key),
-            Weighed::Open => {
-                warn!(attempt = %key, "open and not attended: left for the next start")
+            Weighed::Ended => {
+                self.taken(&key);
+                self.say_end(&key);
             }
-            Weighed::TooLate(why) => refuse(uplink, &key, why.to_string()),
+            Weighed::Open => self.order_again(&key, told(wanted)),
+            Weighed::TooLate(why) => self.refuse(&key, why.to_string()),
             Weighed::Behind(earlier) => {
                 // Its number was given, so nobody waits for the one before it.
                 self.tell(&earlier, Told::Stop);
                 self.wait_or_bury(key, assignment).await;
             }
             Weighed::New => match wanted {
-                Wanted::Observe if self.attended.len() < ATTENDED => {
-                    self.spawn(key, assignment, Told::Go, true);
+                Wanted::Observe if self.may_attend() => {
+                    self.taken(&key);
+                    self.spawn(key, assignment, Told::Go, Purpose::Observe, 0);
                 }
-                Wanted::Observe => refuse(uplink, &key, too_many()),
+                Wanted::Observe => self.refuse(&key, too_many()),
                 Wanted::Go | Wanted::Hold | Wanted::Stop => {
                     self.wait_or_bury(key, assignment).await;
                 }
@@ -300,17 +342,18 @@ impl Table {
     async fn wait_or_bury(&mut self, key: AttemptKey, assignment: Assignment) {
         match assignment.order.wanted {
             Wanted::Go | Wanted::Hold => {
+                self.taken(&key);
                 self.waiting.insert(key, assignment);
             }
             Wanted::Stop | Wanted::Observe => {
                 self.waiting.remove(&key);
-                self.bury(key, &assignment).await;
+                self.bury(key, assignment).await;
             }
         }
     }
 
     /// Closes an attempt that never began.
-    async fn bury(&mut self, key: AttemptKey, assignment: &Assignment) {
+    async fn bury(&mut self, key: AttemptKey, assignment: Assignment) {
         let order = &assignment.order;
         let answer = notes::Answer {
             outcome: SegmentOutcome::Stopped { after: None },
@@ -326,15 +369,20 @@ impl Table {
         match self.parts.ledger.append(of, vec![entry]).await {
             Ok(_) => {
                 info!(attempt = %key, "closed before it began");
+                self.taken(&key);
                 self.say_end(&key);
             }
-            Err(error) => warn!(attempt = %key, %error, "not closed"),
+            Err(error) => self.wait_for_room(key, assignment, &error),
         }
     }
 
     /// Begins what may begin now.
     async fn begin_what_waits(&mut self) {
-        if self.closing || self.room_at.is_some() || !self.parts.permits.holds() {
+        if self.closing || self.room_at.is_some() {
+            return;
+        }
+        self.bury_what_waits().await;
+        if !self.parts.permits.holds() {
             return;
         }
         let ready = self.waiting.iter().filter(|(key, assignment)| {
@@ -343,7 +391,7 @@ impl Table {
         });
         let ready: Vec<AttemptKey> = ready.map(|(key, _)| key.clone()).collect();
         for key in ready {
-            if self.attended.len() < ATTENDED
+            if self.may_attend()
                 && let Some(assignment) = self.waiting.remove(&key)
             {
                 self.accept(key, assignment).await;
@@ -360,7 +408,10 @@ impl Table {
         let of = self.parts.ledger.id();
         match self.parts.ledger.append(of, vec![entry]).await {
             Ok(sequence) => {
-                info!(attempt = %key, runbook = %assignment.runbook, "begins");
+                let trace = assignment.trace.as_deref().unwrap_or_default();
+                info!(attempt = %key, trace, runbook = %assignment.runbook, "begins");
+                self.taken(&key);
+                self.end_doubts(&key);
                 let order = &assignment.order;
                 self.parts.reports.add(
                     order.job.clone(),
@@ -370,36 +421,41 @@ impl Table {
                 );
                 self.attend(key, assignment, Told::Go);
             }
-            Err(error) => {
-                warn!(attempt = %key, %error, "not accepted yet");
-                self.waiting.insert(key, assignment);
-                self.room_at = Some(Instant::now() + ROOM);
-            }
+            Err(error) => self.wait_for_room(key, assignment, &error),
         }
     }
 
     fn attend(&mut self, key: AttemptKey, assignment: Assignment, told: Told) {
-        self.spawn(key, assignment, told, false);
+        self.spawn(key, assignment, told, Purpose::Run, 0);
     }
 
-    fn spawn(&mut self, key: AttemptKey, assignment: Assignment, told: Told, observe: bool) {
-        let direction = assignment.order.direction;
+    fn spawn(
+        &mut self,
+        key: AttemptKey,
+        assignment: Assignment,
+        told: Told,
+        purpose: Purpose,
+        broken: u32,
+    ) {
         let trace = assignment.trace.clone().unwrap_or_default();
         let span = tracing::info_span!("attempt", job = key.job, number = key.number, trace);
         let (sender, receiver) = watch::channel(told);
-        let run = Run::new(self.parts.clone(), assignment, receiver);
+        let run = Run::new(self.parts.clone(), assignment.clone(), receiver);
+        let pause = self.pauses.doubt;
         let work = async move {
-            if observe {
-                run.observe().await
-            } else {
-                run.run().await
+            match purpose {
+                Purpose::Run => run.run().await,
+                Purpose::Observe => run.observe(pause).await,
+                Purpose::Doubt => run.doubt(pause).await,
             }
         };
         let started = self.running.spawn(work.instrument(span));
         self.tasks.insert(started.id(), key.clone());
         let attended = Attended {
             told: sender,
-            direction,
+            assignment,
+            purpose,
+            broken,
         };
         self.attended.insert(key, attended);
     }
@@ -412,20 +468,30 @@ impl Table {
         let Some(key) = self.tasks.remove(&id) else {
             return;
         };
-        self.attended.remove(&key);
+        let Some(attended) = self.attended.remove(&key) else {
+            return;
+        };
         match ended {
-            Ok((_, Ok(Left::Ended | Left::Resting))) => {}
+            Ok((_, Ok(Left::Ended))) => {
+                self.taken(&key);
+                self.doubt(key);
+            }
+            Ok((_, Ok(Left::Resting))) => {}
+            Ok((_, Err(error))) if error.is_full() => self.found_no_room(key, attended, &error),
             // A failed journal ends the process; one that was set aside has a successor.
             Ok((_, Err(error))) => warn!(attempt = %key, %error, "left without an end"),
-            Err(broken) => {
-                error!(attempt = %key, %broken, "a runner broke; the next start takes the attempt up");
-            }
+            Err(broken) => self.broke(key, attended, &broken),
         }
     }
 
-    fn tell(&self, key: &AttemptKey, told: Told) {
-        if let Some(attended) = self.attended.get(key) {
-            attended.told.send_replace(told);
+    /// Tells the runner of an attempt. False where it has none; what only looks back is told nothing.
+    fn tell(&self, key: &AttemptKey, told: Told) -> bool {
+        match self.attended.get(key) {
+            Some(attended) if attended.purpose != Purpose::Doubt => {
+                attended.told.send_replace(told);
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
@@ -433,10 +499,10 @@ impl Table {
     fn lose_patience(&mut self) {
         self.patience_ends = None;
         for (key, attended) in &self.attended {
-            if self.ordered.contains(key) {
+            if self.ordered.contains(key) || attended.purpose == Purpose::Doubt {
                 continue;
             }
-            let told = match attended.direction {
+            let told = match attended.assignment.order.direction {
                 Direction::Forward => Told::Stop,
                 Direction::Undo => Told::Go,
             };
@@ -470,6 +536,7 @@ impl Table {
         self.attended.clear();
         self.waiting.clear();
         self.ordered.clear();
+        self.again.clear();
         self.parts.ledger.set_aside(reason).await?;
         self.parts.reports.clear();
         Ok(())
@@ -514,17 +581,4 @@ fn told(wanted: Wanted) -> Told {
 
 fn too_many() -> String {
     format!("more than {ATTENDED} attempts at once")
-}
-
-fn refuse(uplink: &Uplink, key: &AttemptKey, reason: String) {
-    warn!(attempt = %key, reason, "order refused");
-    let refused = v1::OrderRefused {
-        job: key.job.clone(),
-        attempt: key.number,
-        reason,
-    };
-    // A stream that is gone or full loses it: the order comes again, and so does this.
-    let _ = uplink.try_send(v1::SessionRequest {
-        message: Some(Out::OrderRefused(refused)),
-    });
 }

@@ -9,7 +9,7 @@ use super::disk::{Disk, DiskFile};
 
 /// Clones share the disk.
 #[derive(Clone, Default)]
-pub(super) struct FaultyDisk {
+pub(crate) struct FaultyDisk {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Kept {
 }
 
 impl FaultyDisk {
-    pub(super) fn boxed(&self) -> Box<dyn Disk> {
+    pub(crate) fn boxed(&self) -> Box<dyn Disk> {
         Box::new(self.clone())
     }
 
@@ -72,9 +72,14 @@ impl FaultyDisk {
     }
 
     /// Room for `bytes` more than all files hold.
-    pub(super) fn leave_free(&self, bytes: usize) {
+    pub(crate) fn leave_free(&self, bytes: usize) {
         let mut inner = self.lock();
         inner.capacity = Some(inner.taken() + bytes);
+    }
+
+    /// Somebody made room.
+    pub(crate) fn has_room(&self) {
+        self.lock().capacity = None;
     }
 
     /// The machine starts again after the power went.

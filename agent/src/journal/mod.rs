@@ -21,7 +21,7 @@
 mod disk;
 mod entry;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 mod frame;
 mod load;
 mod promises;

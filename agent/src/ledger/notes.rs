@@ -65,11 +65,11 @@ pub fn assignment(attempt: &Attempt) -> Option<Assignment> {
     serde_json::from_value(accepted.value.clone()).ok()
 }
 
-/// How an attempt ended: by its outcome, else by the answer that closed it.
+/// How an attempt ended: by the answer that closed it, else by its outcome. An attempt that has both ended as unknown,
+/// and was closed when it was seen what had become of it.
 pub fn outcome(attempt: &Attempt) -> Option<SegmentOutcome> {
-    let ended = attempt.outcome.as_ref();
-    let ended = ended.and_then(|noted| serde_json::from_value(noted.value.clone()).ok());
-    ended.or_else(|| answer(attempt).map(|answer| answer.outcome))
+    let ended = || serde_json::from_value(attempt.outcome.as_ref()?.value.clone()).ok();
+    answer(attempt).map(|answer| answer.outcome).or_else(ended)
 }
 
 fn answer(attempt: &Attempt) -> Option<Answer> {
@@ -143,17 +143,24 @@ pub fn effect<'a>(
 ) -> Option<Effect> {
     let of_step = (step.as_str().to_owned(), Half::Apply);
     attempts.rev().find_map(|(key, attempt)| {
-        let tries = attempt.steps.get(&of_step)?;
-        tries.iter().rev().find_map(|one| {
-            let intent = one.intent.as_ref()?;
-            let note = one.outcome.as_ref().and_then(|noted| note(&noted.value));
-            let stands = note.as_ref().is_none_or(|note| may_stand(&note.state));
-            stands.then(|| Effect {
-                attempt: ids::Attempt(key.number),
-                before: intent.value.clone(),
-                after: note.and_then(|note| note.after),
-            })
-        })
+        let mut found_later = None;
+        for one in attempt.steps.get(&of_step)?.iter().rev() {
+            let own = || note(&one.outcome.as_ref()?.value);
+            let last = found_later.take().or_else(own);
+            let Some(intent) = &one.intent else {
+                // What was seen afterwards of the try before it.
+                found_later = last;
+                continue;
+            };
+            if last.as_ref().is_none_or(|note| may_stand(&note.state)) {
+                return Some(Effect {
+                    attempt: ids::Attempt(key.number),
+                    before: intent.value.clone(),
+                    after: last.and_then(|note| note.after),
+                });
+            }
+        }
+        None
     })
 }
 
@@ -237,6 +244,22 @@ mod tests {
         let effect = found(&entries).unwrap();
         assert_eq!((effect.attempt.0, effect.before), (1, json!("second")));
         assert_eq!(effect.after, Some(json!({"hash": "h"})));
+    }
+
+    #[test]
+    fn what_was_seen_after_an_unknown_end_counts() {
+        let unknown = StepState::Unknown { evidence: vec![] };
+        let in_doubt = [intent(1, 1, "b"), outcome(1, Half::Apply, unknown, None)];
+        assert_eq!(found(&in_doubt).unwrap().after, None);
+        let seen = outcome(1, Half::Apply, succeeded(), Some(json!({"hash": "h"})));
+        let there = [in_doubt.to_vec(), vec![seen]].concat();
+        let effect = found(&there).unwrap();
+        assert_eq!(
+            (effect.before, effect.after),
+            (json!("b"), Some(json!({"hash": "h"})))
+        );
+        let gone = outcome(1, Half::Apply, StepState::NotStarted, None);
+        assert_eq!(found(&[in_doubt.to_vec(), vec![gone]].concat()), None);
     }
 
     #[test]

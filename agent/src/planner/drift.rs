@@ -6,7 +6,7 @@ use aldis_core::plan::TargetPart;
 use aldis_core::segment;
 use tokio::time::Instant;
 
-use super::{Error, look, undo};
+use super::{Error, allowed, look, undo};
 use crate::actions::{Call, Stamp};
 use crate::parts::Parts;
 use crate::runner::wrong_cluster;
@@ -37,6 +37,9 @@ pub(super) async fn find(
         return undo::drift(parts, part, left, until).await;
     }
     for call in calls(parts, part) {
+        if let Err(failure) = allowed(parts, &call) {
+            return Ok(Some(failure.to_string()));
+        }
         // Reading the prior state of a planned call refuses where the object is not the one that was planned from.
         if let Err(failure) = look(until, || parts.actions.capture(&call)).await? {
             return Ok(Some(failure.to_string()));

@@ -68,6 +68,26 @@ impl Control {
         }
     }
 
+    /// Returns when an effect that belongs to no step's turn may be made: once something is wanted of the attempt, and
+    /// with a permit. False where the process ends first.
+    pub(super) async fn ordered(&mut self) -> bool {
+        loop {
+            let told = *self.told.borrow_and_update();
+            let wanted = match told {
+                Told::Close => return false,
+                Told::Unordered => false,
+                Told::Go | Told::Hold | Told::Stop => true,
+            };
+            if wanted && self.permits.holds() {
+                return true;
+            }
+            tokio::select! {
+                changed = self.told.changed() => if changed.is_err() { return false },
+                () = self.permits.held(), if wanted => {}
+            }
+        }
+    }
+
     /// Returns when a reading should be left, because the target may rest during it and was told to.
     pub(super) async fn interrupted(&mut self) {
         let ends = |told: &Told| match told {

@@ -13,11 +13,14 @@ use crate::actions::{Applied, Before, Call, Observed, Trouble};
 use crate::journal::Half;
 use crate::ledger::Error;
 
-/// Times that a call which sent nothing is made again before it counts as a try of the runbook's: a restarting API
-/// server, a connection that was closed between two requests.
-const HICCUPS: u32 = 4;
-/// Before the first of them; doubled each time, so 3 s in all.
-const HICCUP: Duration = Duration::from_millis(200);
+/// How long a call which sent nothing is made again before it counts as a try of the runbook's, where the step has so
+/// much time: an API server that is upgraded is back within it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Before it is made again at first, for a connection that was closed between two requests; doubled up to
+/// [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What came of an effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,21 +82,28 @@ impl Run {
         })
     }
 
-    /// What was begun and not ended by the process before this one.
-    pub(super) async fn settle_open(&self, call: &Call, before: &Before) -> Effected {
-        let patience = settle::PATIENCE_AFTER_RESTART;
-        match settle::settle(&*self.parts.actions, call, Some(before), patience).await {
-            Settled::Done(applied) => Effected::Done(applied),
-            Settled::NotDone => Effected::NotDone(Failure::new(
-                "interrupted",
-                "the agent was stopped before the effect began",
-            )),
-            Settled::Unknown(evidence) => {
-                let why =
-                    "the agent was stopped between the step's beginning and its end".to_owned();
-                Effected::Unknown([vec![why], evidence].concat())
-            }
+    /// What was begun and not ended by the process before this one, looked for without an effect. None where it is not
+    /// there, which is not final.
+    pub(super) async fn look_open(&self, call: &Call, before: &Before) -> Option<Effected> {
+        if let Err(failure) = self.allowed(call) {
+            return Some(Effected::Unknown(interrupted(forbidden(failure))));
         }
+        let patience = settle::PATIENCE_AFTER_RESTART;
+        let looked = settle::look(&*self.parts.actions, call, Some(before), patience);
+        match looked.await {
+            Settled::NotDone => None,
+            found @ (Settled::Done(_) | Settled::Unknown(_)) => Some(after_restart(found)),
+        }
+    }
+
+    /// The same to its end: what is not there cannot come any more when this returns. That takes an effect.
+    pub(super) async fn settle_open(&self, call: &Call, before: &Before) -> Effected {
+        if let Err(failure) = self.allowed(call) {
+            return Effected::Unknown(interrupted(forbidden(failure)));
+        }
+        let patience = settle::PATIENCE_AFTER_RESTART;
+        let settled = settle::settle(&*self.parts.actions, call, Some(before), patience);
+        after_restart(settled.await)
     }
 
     /// Everything that must hold before an intent is written, and the prior state.
@@ -104,11 +114,11 @@ impl Run {
         };
         self.allowed(call).map_err(refused)?;
         let looked = async {
-            steadily(call, || self.right_cluster()).await?;
-            let before = steadily(call, || self.parts.actions.capture(call)).await?;
+            steadily(call, until, || self.right_cluster()).await?;
+            let before = steadily(call, until, || self.parts.actions.capture(call)).await?;
             // A stamp of this very attempt on an object that the journal knows nothing of: the journal was lost.
             let stamped = match number {
-                1 => steadily(call, || self.parts.actions.observe(call, None)).await?,
+                1 => steadily(call, until, || self.parts.actions.observe(call, None)).await?,
                 _ => Observed::NotDone,
             };
             Ok((before, stamped))
@@ -141,7 +151,9 @@ impl Run {
         until: Instant,
     ) -> Result<Effected, Error> {
         let progress = self.pen.progress(&call.stamp.step);
-        let sent = steadily(call, || self.parts.actions.apply(call, before, &progress));
+        let sent = steadily(call, until, || {
+            self.parts.actions.apply(call, before, &progress)
+        });
         let sent = tokio::time::timeout_at(until, sent).await;
         aldis_proto::failpoint::hit("agent-after-effect");
         let (why, seen) = match sent {
@@ -173,24 +185,50 @@ impl Run {
     }
 }
 
-/// Makes a call again that sent nothing, a few times. Never one that must not begin twice.
-pub(super) async fn steadily<T, F>(call: &Call, make: impl Fn() -> F) -> Result<T, Trouble>
+/// Makes a call again that sent nothing, for as long as there is time. Never one that must not begin twice.
+pub(super) async fn steadily<T, F>(
+    call: &Call,
+    until: Instant,
+    make: impl Fn() -> F,
+) -> Result<T, Trouble>
 where
     F: Future<Output = Result<T, Trouble>>,
 {
-    let allowed = match call.action.class() {
-        Class::Read | Class::Idempotent | Class::Guarded => HICCUPS,
-        Class::Once => 0,
-    };
-    let mut pause = HICCUP;
-    for _ in 0..allowed {
-        match make().await {
-            Err(Trouble::Retriable { .. }) => tokio::time::sleep(pause).await,
+    let until = until.min(Instant::now() + PATIENCE);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let trouble = match make().await {
+            Err(trouble @ Trouble::Retriable { .. }) => trouble,
             other => return other,
+        };
+        if call.action.class() == Class::Once || Instant::now() + pause >= until {
+            return Err(trouble);
         }
-        pause *= 2;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    make().await
+}
+
+fn after_restart(settled: Settled) -> Effected {
+    match settled {
+        Settled::Done(applied) => Effected::Done(applied),
+        Settled::NotDone => Effected::NotDone(Failure::new(
+            "interrupted",
+            "the agent was stopped before the effect began",
+        )),
+        Settled::Unknown(evidence) => Effected::Unknown(interrupted(evidence)),
+    }
+}
+
+fn interrupted(evidence: Vec<String>) -> Vec<String> {
+    let why = "the agent was stopped between the step's beginning and its end".to_owned();
+    [vec![why], evidence].concat()
+}
+
+/// Why an effect was not looked for: what may not be run is not read or moved on either.
+pub(super) fn forbidden(failure: Failure) -> Vec<String> {
+    let why = format!("its effect was not looked for: {failure}");
+    [vec![why], failure.evidence].concat()
 }
 
 /// A step that ran out of time.

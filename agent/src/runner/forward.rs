@@ -9,6 +9,7 @@ use aldis_core::outcome::{Failure, SegmentOutcome, StepState};
 use aldis_core::plan::StepPlan;
 use aldis_core::segment::{self, Next, Progress, StepProgress, Try, TryResult};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::control::Rest;
 use super::effect::{Effected, left, steadily, too_slow};
@@ -78,8 +79,7 @@ impl Forward {
     /// One try. Returns how the runner left, if it did.
     async fn turn(&mut self, one: Try) -> Result<Option<Left>, Error> {
         if let Some(before) = self.open.remove(&one.step) {
-            self.settle_open(&one, before).await?;
-            return Ok(None);
+            return self.settle_open(&one, before).await;
         }
         let reads = one.action.effect() == Effect::Read;
         let first = !self.progress.steps.contains_key(&one.step);
@@ -173,12 +173,14 @@ impl Forward {
         } = self;
         let (parts, pen, control) = (&run.parts, &run.pen, &mut run.control);
         let progress = pen.progress(&call.stamp.step);
+        let until = Instant::now() + call.timeout;
         let right = run_right_cluster(parts, &run.assignment, number);
         let looked = async {
             right.await?;
-            steadily(call, || parts.actions.apply(call, &Value::Null, &progress)).await
+            let read = || parts.actions.apply(call, &Value::Null, &progress);
+            steadily(call, until, read).await
         };
-        let looked = tokio::time::timeout(call.timeout, looked);
+        let looked = tokio::time::timeout_at(until, looked);
         tokio::pin!(looked);
         let known = reading.as_ref() == Some(&call.stamp.step);
         let worth_a_word = tokio::time::sleep(WORTH_A_WORD);
@@ -217,14 +219,24 @@ impl Forward {
             .await
     }
 
-    async fn settle_open(&mut self, one: &Try, before: Value) -> Result<(), Error> {
-        let began = self.now();
+    /// What a process before this one has begun: looked for at once. That it is not there is made final only once the
+    /// attempt is ordered and permitted, unless the step before it left no safe place.
+    async fn settle_open(&mut self, one: &Try, before: Value) -> Result<Option<Left>, Error> {
         let call = self.call_of(one);
         self.run
             .pen
             .say(&one.step, "looking for what was begun before a restart");
-        let effected = self.run.settle_open(&call, &before).await;
-        self.effected(one, began, effected, true).await
+        let effected = match self.run.look_open(&call, &before).await {
+            Some(effected) => effected,
+            None if one.at_safe_point && !self.run.control.ordered().await => {
+                return Ok(Some(Left::Resting));
+            }
+            None => self.run.settle_open(&call, &before).await,
+        };
+        // The time that it waited for an order is not the step's.
+        let began = self.now();
+        self.effected(one, began, effected, true).await?;
+        Ok(None)
     }
 
     async fn effected(
@@ -310,16 +322,10 @@ impl Forward {
                 planned.step.id == *step && planned.step.uses.effect() == Effect::Read
             });
         if journal {
-            match self
-                .run
+            self.run
                 .pen
                 .outcome(step, Half::Apply, &progress.state, after)
-                .await
-            {
-                // A reading can be done again: it needs no room of its own.
-                Err(error) if error.is_full() && reads => {}
-                other => other?,
-            }
+                .await?;
             if !reads {
                 aldis_proto::failpoint::hit("agent-after-outcome");
             }

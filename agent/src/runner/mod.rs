@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `forward.rs` | the steps of a segment |
 //! | `undo.rs` | the way back over a whole target |
-//! | `lost.rs` | attempts of a journal that is gone: looks for their stamps and closes them |
+//! | `lost.rs` | attempts of which nobody can say how far they came: looks for their effects and closes them |
 //! | `effect.rs` | one effect between its intent and its outcome |
 //! | `settle.rs` | what became of an effect whose end nobody saw |
 //! | `control.rs` | where the attempt may rest, and until when |
@@ -32,6 +32,7 @@ mod tests;
 mod undo;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aldis_core::assignments::Assignment;
 use aldis_core::ids::{JobId, StepId};
@@ -86,8 +87,14 @@ impl Run {
     }
 
     /// Looks for the effects of an attempt that another journal may have held, and closes it with what it finds.
-    pub async fn observe(self) -> Result<Left, ledger::Error> {
-        lost::run(self).await
+    /// Where nobody can say it looks again after `pause`, and then less and less often.
+    pub async fn observe(self, pause: Duration) -> Result<Left, ledger::Error> {
+        lost::run(self, lost::First::AtOnce, pause).await
+    }
+
+    /// Goes on looking for an effect of which this journal's own attempt ended as unknown.
+    pub async fn doubt(self, pause: Duration) -> Result<Left, ledger::Error> {
+        lost::run(self, lost::First::Later, pause).await
     }
 
     /// A call of one step, stamped with this attempt.

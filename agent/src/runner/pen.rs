@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::cut;
 use crate::actions::Progress;
+use crate::journal::state::Try;
 use crate::journal::{AttemptKey, Entry, Half, JournalId};
 use crate::ledger::notes::{self, StepNote};
 use crate::ledger::{Error, Ledger};
@@ -67,7 +68,8 @@ impl Pen {
         Ok(())
     }
 
-    /// How a try ended. `state` must have been cut.
+    /// How a try ended. `state` must have been cut. A full disk loses it where no effect was foretold, so that no room
+    /// was kept: what has read, or sent nothing, can be decided again after a restart.
     pub(super) async fn outcome(
         &self,
         step: &StepId,
@@ -86,8 +88,11 @@ impl Pen {
             outcome: json(&note),
             at: self.now(),
         };
-        self.ledger.append(self.journal, vec![entry]).await?;
-        Ok(())
+        let foretold = self.tries(step, half).last().is_some_and(Try::is_open);
+        match self.ledger.append(self.journal, vec![entry]).await {
+            Err(error) if !error.is_full() || foretold => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Something learned while an outcome is open. A full disk loses it.
@@ -189,7 +194,7 @@ impl Pen {
     }
 
     /// The tries of one half of a step that are journalled.
-    pub(super) fn tries(&self, step: &StepId, half: Half) -> Vec<crate::journal::state::Try> {
+    pub(super) fn tries(&self, step: &StepId, half: Half) -> Vec<Try> {
         self.ledger.read(|attempts| {
             let attempt = attempts.attempt(&self.key);
             let of_step = (step.to_string(), half);

@@ -38,8 +38,28 @@ pub(super) async fn settle(
     before: Option<&Before>,
     patience: Duration,
 ) -> Settled {
+    until_known(actions, call, before, patience, false).await
+}
+
+/// The same without an effect of its own: a [`Settled::NotDone`] is not final, since what was sent may still land.
+pub(super) async fn look(
+    actions: &dyn Actions,
+    call: &Call,
+    before: Option<&Before>,
+    patience: Duration,
+) -> Settled {
+    until_known(actions, call, before, patience, true).await
+}
+
+async fn until_known(
+    actions: &dyn Actions,
+    call: &Call,
+    before: Option<&Before>,
+    patience: Duration,
+    mut fenced: bool,
+) -> Settled {
     let until = Instant::now() + patience;
-    let (mut fenced, mut pause) = (false, FIRST_PAUSE);
+    let mut pause = FIRST_PAUSE;
     loop {
         let trouble = match bounded(actions.observe(call, before)).await {
             Ok(Observed::Done(applied)) => return Settled::Done(applied),

@@ -151,12 +151,8 @@ impl Undo {
         // What is to be put back is in the step's own intent; this one says only that it has begun.
         let note = json!({ "undoes": effect.stamp.attempt });
         aldis_proto::failpoint::hit("agent-before-intent");
-        match self.run.pen.intent(step, Half::Undo, number, note).await {
-            Err(error) if error.is_full() => {
-                return Ok(undo_failed(Failure::new("unavailable", error.to_string())));
-            }
-            other => other?,
-        }
+        // Where the disk is full, the attempt is taken up again once there is room: half of an undo helps nobody.
+        self.run.pen.intent(step, Half::Undo, number, note).await?;
         aldis_proto::failpoint::hit("agent-after-intent");
         let state = self.put_back(&call, &effect).await?;
         aldis_proto::failpoint::hit("agent-after-effect");
@@ -245,8 +241,9 @@ impl Undo {
         }
         let progress = self.run.pen.progress(&call.stamp.step);
         let actions = &self.run.parts.actions;
-        let read = steadily(call, || actions.apply(call, &Value::Null, &progress));
-        match tokio::time::timeout(call.timeout, read).await {
+        let until = Instant::now() + call.timeout;
+        let read = steadily(call, until, || actions.apply(call, &Value::Null, &progress));
+        match tokio::time::timeout_at(until, read).await {
             Ok(Ok(_)) => StepState::Undone,
             Ok(Err(Trouble::Failed { failure, .. } | Trouble::Retriable { failure })) => {
                 undo_failed(failure)
@@ -260,8 +257,9 @@ impl Undo {
 
     async fn ready(&self, call: &Call) -> Result<(), Failure> {
         self.run.allowed(call)?;
-        let looked = steadily(call, || self.run.right_cluster());
-        match tokio::time::timeout(call.timeout, looked).await {
+        let until = Instant::now() + call.timeout;
+        let looked = steadily(call, until, || self.run.right_cluster());
+        match tokio::time::timeout_at(until, looked).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Trouble::Failed { failure, .. } | Trouble::Retriable { failure })) => {
                 Err(failure)

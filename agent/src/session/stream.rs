@@ -117,6 +117,9 @@ impl Stream {
         for frame in parts.reports.due(self.number, Instant::now()) {
             self.send(Out::Report(frame)).await?;
         }
+        for refused in parts.reports.refusals_due(self.number, Instant::now()) {
+            self.send(Out::OrderRefused(refused)).await?;
+        }
         Ok(())
     }
 
@@ -170,7 +173,7 @@ impl Stream {
         }
         match frame.message {
             Some(In::Permit(permit)) => self.permit(parts, desk, &permit).await,
-            Some(In::Order(order)) => self.order(desk, &order).await,
+            Some(In::Order(order)) => self.order(parts, desk, &order).await,
             Some(In::Acknowledge(acknowledge)) => acknowledged(parts, &acknowledge).await,
             Some(In::Ask(ask)) => self.answer(parts, ask),
             Some(In::OpenLogs(open)) => self.open_lines(parts, open),
@@ -217,16 +220,14 @@ impl Stream {
         }
     }
 
-    async fn order(&mut self, desk: &Desk, frame: &v1::OrderFrame) {
+    async fn order(&mut self, parts: &Parts, desk: &Desk, frame: &v1::OrderFrame) {
         match parse::<Assignment>(frame.assignment.as_ref(), "order.assignment") {
-            Ok(assignment) => desk.order(assignment, &self.outgoing).await,
+            Ok(assignment) => desk.order(assignment).await,
             Err(error) => {
                 warn!(%error, "order not readable");
-                if let Some(refused) = refusal(frame, &error.to_string()) {
-                    // A full stream loses it: the order comes again, and so does this.
-                    let _ = self.outgoing.try_send(v1::SessionRequest {
-                        message: Some(Out::OrderRefused(refused)),
-                    });
+                if let Some((job, attempt)) = whose(frame) {
+                    let reason = format!("this agent cannot read it: {error}");
+                    parts.reports.refuse(job, attempt, reason);
                 }
             }
         }
@@ -328,13 +329,10 @@ async fn acknowledged(parts: &Parts, acknowledge: &v1::Acknowledge) {
 }
 
 /// Whose order it was, read without knowing the rest.
-fn refusal(frame: &v1::OrderFrame, reason: &str) -> Option<v1::OrderRefused> {
+fn whose(frame: &v1::OrderFrame) -> Option<(JobId, Attempt)> {
     let written: serde_json::Value =
         serde_json::from_slice(&frame.assignment.as_ref()?.json).ok()?;
     let order = written.get("order")?;
-    Some(v1::OrderRefused {
-        job: order.get("job")?.as_str()?.to_owned(),
-        attempt: u32::try_from(order.get("attempt")?.as_u64()?).ok()?,
-        reason: format!("this agent cannot read it: {reason}"),
-    })
+    let attempt = u32::try_from(order.get("attempt")?.as_u64()?).ok()?;
+    Some((JobId::new(order.get("job")?.as_str()?), Attempt(attempt)))
 }

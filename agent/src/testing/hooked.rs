@@ -36,13 +36,18 @@ pub(crate) struct Hooked {
     inner: Arc<Simulated>,
     state: Mutex<State>,
     there: Notify,
+    released: Notify,
+    looked: Notify,
 }
 
 #[derive(Default)]
 struct State {
     hang_at: Option<Point>,
+    /// Where calls panic, and how many.
+    panic_at: Option<(Point, u32)>,
     ledger: Option<Ledger>,
     calls: Vec<String>,
+    looked_for: Vec<serde_json::Value>,
     apply: Scripted<Applied>,
     observe: Scripted<Observed>,
     identity: Option<ClusterIdentity>,
@@ -54,6 +59,8 @@ impl Hooked {
             inner,
             state: Mutex::default(),
             there: Notify::new(),
+            released: Notify::new(),
+            looked: Notify::new(),
         }
     }
 
@@ -62,7 +69,23 @@ impl Hooked {
         self.state.lock().unwrap().ledger = Some(ledger);
     }
 
-    /// Holds the next call at this point for ever.
+    /// Breaks the next calls at this point.
+    pub(crate) fn panic_at(&self, point: Point, times: u32) {
+        self.state.lock().unwrap().panic_at = Some((point, times));
+    }
+
+    /// Lets what hangs go on.
+    pub(crate) fn release(&self) {
+        self.state.lock().unwrap().hang_at = None;
+        self.released.notify_one();
+    }
+
+    /// Returns when an effect was looked for, by what was captured.
+    pub(crate) async fn looked(&self) {
+        self.looked.notified().await;
+    }
+
+    /// Holds the next call at this point, for ever or until it is released.
     pub(crate) fn hang_at(&self, point: Point) {
         self.state.lock().unwrap().hang_at = Some(point);
     }
@@ -102,6 +125,15 @@ impl Hooked {
         self.state.lock().unwrap().calls.clone()
     }
 
+    /// Inputs of the calls that were looked for since [`Hooked::forget`].
+    pub(crate) fn looked_for(&self) -> Vec<serde_json::Value> {
+        self.state.lock().unwrap().looked_for.clone()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.state.lock().unwrap().looked_for.clear();
+    }
+
     fn note(&self, what: &str, call: &Call) {
         let mut state = self.state.lock().unwrap();
         state.calls.push(format!("{what} {}", call.stamp.step));
@@ -116,10 +148,24 @@ impl Hooked {
     }
 
     async fn reach(&self, point: Point) {
+        if self.breaks(point) {
+            panic!("broken on purpose");
+        }
         let hangs = self.state.lock().unwrap().hang_at == Some(point);
         if hangs {
             self.there.notify_one();
-            std::future::pending::<()>().await;
+            self.released.notified().await;
+        }
+    }
+
+    fn breaks(&self, at: Point) -> bool {
+        let mut state = self.state.lock().unwrap();
+        match &mut state.panic_at {
+            Some((point, times)) if *point == at && *times > 0 => {
+                *times -= 1;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 }
@@ -169,15 +215,21 @@ impl Actions for Hooked {
     }
 
     async fn observe(&self, call: &Call, before: Option<&Before>) -> Result<Observed, Trouble> {
+        let input = call.with.clone();
+        self.state.lock().unwrap().looked_for.push(input);
         // The look before a first effect is not the one that tests script.
         let scripted = match before {
             Some(_) => self.state.lock().unwrap().observe.pop_front(),
             None => None,
         };
-        match scripted {
+        let answer = match scripted {
             Some(answer) => answer,
             None => self.inner.observe(call, before).await,
+        };
+        if before.is_some() {
+            self.looked.notify_one();
         }
+        answer
     }
 
     async fn fence(&self, call: &Call, before: Option<&Before>) -> Result<(), Trouble> {

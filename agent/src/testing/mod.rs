@@ -14,15 +14,15 @@ use aldis_core::plan::{RunbookRef, SegmentStep, StepPart, TargetPart};
 use aldis_core::question::{Answer, Planning, Question};
 use aldis_core::runbook::Runbook;
 use aldis_proto::convert::parse;
-use aldis_proto::v1;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::actions::simulated::Simulated;
 use crate::clock::{Clock, SystemClock};
-use crate::desk::Desk;
+use crate::desk::{Desk, Pauses};
+use crate::journal::faulty::FaultyDisk;
+use crate::journal::{AttemptKey, Entry, Half, Journal, JournalId};
 use crate::ledger::Ledger;
 use crate::logs::Logs;
 use crate::parts::Parts;
@@ -44,14 +44,14 @@ pub(crate) struct Rig {
     pub(crate) hooked: Arc<Hooked>,
     policy: Arc<Policy>,
     up: Option<Up>,
-    grace: Duration,
+    pauses: Pauses,
+    /// Where the journal is, if not in the directory.
+    disk: Option<FaultyDisk>,
 }
 
 struct Up {
     parts: Parts,
     desk: Desk,
-    uplink: mpsc::Sender<v1::SessionRequest>,
-    refused: mpsc::Receiver<v1::SessionRequest>,
     heard: BTreeMap<u32, Vec<Report>>,
     streams: u64,
 }
@@ -74,10 +74,52 @@ impl Rig {
             cluster,
             policy: Arc::new(Policy::without_file()),
             up: None,
-            grace: Duration::from_secs(60),
+            pauses: Pauses {
+                grace: Duration::from_secs(60),
+                room: Duration::from_millis(20),
+                doubt: Duration::from_millis(20),
+            },
+            disk: None,
         };
         rig.start().await;
         rig
+    }
+
+    /// With a permit, and a journal on this disk.
+    pub(crate) async fn on(disk: &FaultyDisk) -> Self {
+        let mut rig = Self::without_permit().await;
+        rig.disk = Some(disk.clone());
+        rig.restart().await;
+        rig
+    }
+
+    /// Fills the disk up to what is promised.
+    pub(crate) async fn fill(&self, disk: &FaultyDisk) {
+        disk.leave_free(0);
+        for length in [256 << 10, 32 << 10, 4 << 10, 512, 64, 0] {
+            while self.write(length).await {}
+        }
+    }
+
+    async fn write(&self, length: usize) -> bool {
+        let ledger = &self.parts().ledger;
+        let entry = Entry::Evidence {
+            attempt: AttemptKey {
+                job: "filler".into(),
+                target: "eu-west/prod-1".into(),
+                number: 1,
+            },
+            step: "s".into(),
+            half: Half::Apply,
+            data: "x".repeat(length).into(),
+        };
+        match ledger.append(ledger.id(), vec![entry]).await {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(error.is_full(), "{error}");
+                false
+            }
+        }
     }
 
     /// Limits what this agent may do.
@@ -90,7 +132,7 @@ impl Rig {
 
     /// Gives up on unordered attempts after so long.
     pub(crate) async fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.pauses.grace = grace;
         self.restart().await;
         self
     }
@@ -120,7 +162,13 @@ impl Rig {
     }
 
     async fn start(&mut self) {
-        let ledger = open(&self.dir).await;
+        let ledger = match &self.disk {
+            Some(disk) => {
+                let new_id = || JournalId(rand::random());
+                Ledger::over(Journal::open_on(disk.boxed(), new_id).unwrap())
+            }
+            None => open(&self.dir).await,
+        };
         self.hooked.watch(ledger.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let parts = Parts {
@@ -135,12 +183,9 @@ impl Rig {
             permits: Permits::new(clock.clone()),
             clock,
         };
-        let (uplink, refused) = mpsc::channel(64);
         self.up = Some(Up {
-            desk: Desk::start_with(parts.clone(), self.grace),
+            desk: Desk::start_with(parts.clone(), self.pauses),
             parts,
-            uplink,
-            refused,
             heard: BTreeMap::new(),
             streams: 0,
         });
@@ -203,17 +248,19 @@ impl Rig {
         ordered.order.wanted = wanted;
         // A leader commits for the journal that it knows now.
         ordered.order.journal = self.parts().ledger.core_id();
-        let up = self.up.as_ref().expect("it runs");
-        up.desk.order(ordered, &up.uplink).await;
+        self.desk().order(ordered).await;
     }
 
-    /// The reason that an order was refused with.
+    /// The reason that an order was refused with, once.
     pub(crate) async fn refusal(&mut self) -> String {
-        let up = self.up.as_mut().expect("it runs");
-        let frame = tokio::time::timeout(SOON, up.refused.recv()).await;
-        match frame.expect("a refusal").expect("it runs").message {
-            Some(v1::session_request::Message::OrderRefused(refused)) => refused.reason,
-            other => panic!("{other:?}"),
+        let until = Instant::now() + SOON;
+        loop {
+            let reports = &self.parts().reports;
+            if let Some(refused) = reports.refusals_due(1, Instant::now()).pop() {
+                return refused.reason;
+            }
+            assert!(Instant::now() < until, "nothing is refused");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
