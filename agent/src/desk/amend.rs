@@ -9,14 +9,18 @@
 //!
 //! A runner leaves a journal from which the next one goes on, so beginning again is what a restart would do.
 
+use aldis_core::assignments::{Assignment, Wanted};
 use aldis_core::ids::{self, JobId, StepId};
 use aldis_core::job::Report;
 use aldis_core::outcome::SegmentOutcome;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::{ATTENDED, Assignment, AttemptKey, Attended, Instant, Purpose, Table, Told, Wanted};
+use super::table::{ATTENDED, Attended, Purpose, Table};
+use crate::journal::AttemptKey;
 use crate::ledger::{self, notes};
+use crate::runner::Told;
 
 /// Runners of one attempt that may break. What breaks so often breaks by what it is given.
 const BREAKS: u32 = 3;

@@ -193,3 +193,52 @@ async fn told_to_end_it_reaches_a_safe_point_and_the_next_process_goes_on() {
     assert_eq!(rig.ended(1).await.0, SegmentOutcome::Succeeded);
     assert_eq!(rig.checkout(), ("checkout:v4".to_owned(), 2));
 }
+
+/// What is logged on this thread while it lives.
+#[derive(Clone, Default)]
+struct Logged(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_logged_of_an_attempt_carries_the_trace_of_its_job() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let lines = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(lines);
+    let mut rig = Rig::new().await;
+    runs_and_refuses(&mut rig, 1).await;
+    // Other tests of this process log to nobody, and a place that logs for the first time asks all who listen then.
+    tracing::callsite::rebuild_interest_cache();
+    runs_and_refuses(&mut rig, 2).await;
+    let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    for said in ["begins", "attempt ends", "not done as ordered"] {
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.contains(said) && line.contains("attempt 2 of"));
+        let line = line.unwrap_or_else(|| panic!("no line says {said}:\n{text}"));
+        assert!(line.contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{line}");
+    }
+}
+
+async fn runs_and_refuses(rig: &mut Rig, attempt: u32) {
+    let image = format!("checkout:v{}", attempt + 2);
+    let mut assignment = rig.assignment(json!([set("set", &image)]), attempt).await;
+    assignment.trace = Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned());
+    rig.order(&assignment, Wanted::Go).await;
+    rig.ended(attempt).await;
+    assignment.order.target = "eu-west/prod-2".parse().unwrap();
+    rig.order(&assignment, Wanted::Go).await;
+    rig.refusal().await;
+}
