@@ -94,7 +94,8 @@ pub struct Opened {
     pub journal: Journal,
     /// Every entry of the journal, in order, also those that a fresh journal carried over.
     pub replayed: Vec<Entry>,
-    /// Present when earlier entries may be missing. Also recorded in the file: see [`Journal::replaces`].
+    /// Present when this open found that earlier entries may be missing. The file says so until everybody who must know
+    /// does: see [`Journal::replaces`].
     pub damage: Option<Damage>,
 }
 
@@ -227,7 +228,7 @@ impl Journal {
         self.sequence
     }
 
-    /// What this journal began in place of. Present for as long as the journal lives.
+    /// What this journal began in place of, until [`Journal::forget_replaced`].
     pub fn replaces(&self) -> Option<&Replaces> {
         self.header.replaces.as_ref()
     }

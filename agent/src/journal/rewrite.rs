@@ -65,6 +65,20 @@ impl Journal {
         Ok(SetAside { replaces, readable })
     }
 
+    /// Forgets what this journal began in place of: everybody who must know knows. With [`Error::Full`] it goes on as it
+    /// is.
+    pub fn forget_replaced(&mut self) -> Result<(), Error> {
+        if self.header.replaces.is_none() {
+            return Ok(());
+        }
+        let entries = self.read_back()?.entries;
+        let header = Header {
+            replaces: None,
+            ..self.header.clone()
+        };
+        self.replace(header, entries, None)
+    }
+
     /// Reads the file again, which must hold what this process wrote.
     fn read_back(&mut self) -> Result<Contents, Error> {
         self.refuse_after_failure()?;

@@ -93,7 +93,11 @@ impl Ledger {
             sequence: opened.journal.highest_sequence(),
             seen: attempts.fence(),
             attempts,
-            damage: opened.damage.as_ref().map(why_damaged),
+            damage: opened
+                .damage
+                .as_ref()
+                .map(why_damaged)
+                .or_else(|| Some(opened.journal.replaces()?.reason.clone())),
         };
         Self(Arc::new(Shared {
             journal: Mutex::new(opened.journal),
@@ -148,9 +152,13 @@ impl Ledger {
     }
 
     /// A leader has merged the list: what it gives from here on was committed for this journal, and the damage of the
-    /// one before says nothing about it.
-    pub fn heard(&self) {
-        self.known().damage = None;
+    /// one before says nothing about it. A process that dies before this says it again.
+    pub async fn heard(&self) -> Result<(), Error> {
+        if self.known().damage.take().is_none() {
+            return Ok(());
+        }
+        self.on_disk(|journal, _| Ok(journal.forget_replaced()?))
+            .await
     }
 
     /// Becomes some text when the journal failed. The process must end.
@@ -357,6 +365,24 @@ mod tests {
         );
         ledger.notice(fence(5), 1 + REVISIONS).await.unwrap();
         assert_eq!(ledger.sequence(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn damage_is_said_by_every_process_until_a_leader_has_heard_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        ledger.notice(fence(5), 1).await.unwrap();
+        ledger.set_aside("a copy".into()).await.unwrap();
+        drop(ledger);
+        let next = Ledger::open(dir.path()).unwrap();
+        assert_eq!(next.damage().as_deref(), Some("a copy"), "nobody has heard");
+        let id = next.id();
+        next.heard().await.unwrap();
+        assert_eq!(next.damage(), None);
+        drop(next);
+        let last = Ledger::open(dir.path()).unwrap();
+        assert_eq!((last.damage(), last.id()), (None, id));
+        assert_eq!(last.seen().epoch, 5);
     }
 
     #[tokio::test]

@@ -214,7 +214,9 @@ impl Stream {
         if !pace.merged {
             // Permits are granted to merged sessions only: from here on reports count, and so do orders.
             pace.merged = true;
-            parts.ledger.heard();
+            if let Err(error) = parts.ledger.heard().await {
+                warn!(%error, "that a leader heard of the damage is not noted; the next start says it again");
+            }
             parts.reports.hurry();
             desk.merged().await;
         }
