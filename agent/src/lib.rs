@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod journal;
+mod kept_identity;
 pub mod ledger;
 pub mod logs;
 pub mod parts;

@@ -1,5 +1,6 @@
 //! Where the parts of the agent are joined, and nowhere else.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Cluster, Config};
 use crate::desk::Desk;
 use crate::journal;
+use crate::kept_identity;
 use crate::ledger::Ledger;
 use crate::logs::Logs;
 use crate::parts::Parts;
@@ -32,6 +34,10 @@ const FAREWELL_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a rollout of a practice cluster takes: long enough to be watched.
 const PACE: Duration = Duration::from_millis(300);
+
+/// How long the cluster is waited for before the agent registers as that of before. Longer than an API server takes that
+/// is there, shorter than anybody waits for an agent.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
 /// Between two looks at a cluster that does not answer when the agent begins.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -80,9 +86,10 @@ pub async fn run(config: Config, ending: CancellationToken) -> Result<(), Error>
     }
     let logs = Logs::open(&config.data.join("logs"), clock.clone()).map_err(Error::Data)?;
     let actions = actions(&config).await?;
-    let Some(identity) = identity(&*actions, config.pin.as_ref(), &ending).await? else {
+    let Some(first) = first_identity(&*actions, &config, &ending).await? else {
         return Ok(());
     };
+    let identity = first.identity.clone();
     info!(
         target_name = %config.target, cluster = identity.cluster_uid, journal = %ledger.id(),
         simulated = config.cluster.is_simulated(), "agent begins"
@@ -99,6 +106,13 @@ pub async fn run(config: Config, ending: CancellationToken) -> Result<(), Error>
         permits: Permits::new(clock.clone()),
         clock,
     };
+    let late = late_identity(
+        parts.actions.clone(),
+        parts.pin.clone(),
+        config.data.clone(),
+        first,
+        ending.clone(),
+    );
     let settings = Settings {
         endpoints: config.endpoints,
         trust_domain: config.trust_domain,
@@ -107,7 +121,79 @@ pub async fn run(config: Config, ending: CancellationToken) -> Result<(), Error>
         process: format!("{:032x}", rand::random::<u128>()),
         machine: session::machine(&journal).map_err(Error::Data)?,
     };
-    serve(parts, settings, identity, ending).await
+    tokio::select! {
+        served = serve(parts, settings, identity, ending) => served,
+        error = late => Err(error),
+    }
+}
+
+/// Which cluster the agent begins with.
+struct First {
+    identity: ClusterIdentity,
+    /// Whether it was read by this process, rather than by one before it.
+    is_read: bool,
+}
+
+/// As the cluster says. Where it does not answer soon, as it was when an agent of this directory read it last: what is
+/// journalled can be reported, and a cancel be heard, without it. Every effect reads it again.
+async fn first_identity(
+    actions: &dyn Actions,
+    config: &Config,
+    ending: &CancellationToken,
+) -> Result<Option<First>, Error> {
+    let pin = config.pin.as_ref();
+    let kept = kept_identity::read(&config.data);
+    let kept = kept.filter(|kept| pin.is_none_or(|pin| pin == kept));
+    let asked = identity(actions, pin, ending);
+    let found = match kept {
+        None => asked.await?,
+        Some(kept) => match tokio::time::timeout(FIRST_ANSWER, asked).await {
+            Ok(found) => found?,
+            Err(_) => {
+                warn!("the cluster does not answer; registering as the one of before");
+                return Ok(Some(First {
+                    identity: kept,
+                    is_read: false,
+                }));
+            }
+        },
+    };
+    if let Some(found) = &found {
+        kept_identity::write(&config.data, found).map_err(Error::Data)?;
+    }
+    Ok(found.map(|identity| First {
+        identity,
+        is_read: true,
+    }))
+}
+
+/// Goes on asking where nobody answered at first, and returns only what the agent must not live on with.
+async fn late_identity(
+    actions: Arc<dyn Actions>,
+    pin: Option<ClusterIdentity>,
+    data: PathBuf,
+    first: First,
+    ending: CancellationToken,
+) -> Error {
+    if !first.is_read {
+        match identity(&*actions, pin.as_ref(), &ending).await {
+            Ok(Some(found)) => {
+                if found != first.identity {
+                    warn!(
+                        found = found.cluster_uid,
+                        before = first.identity.cluster_uid,
+                        "another cluster than before; the next registration says so"
+                    );
+                }
+                if let Err(error) = kept_identity::write(&data, &found) {
+                    return Error::Data(error);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
 }
 
 /// The running agent, from its parts.

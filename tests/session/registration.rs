@@ -30,6 +30,34 @@ async fn an_agent_says_who_it_is_and_what_it_holds() {
     assert!(list.attempts.is_empty() && list.damage.is_none());
 }
 
+/// A cluster whose API server is away.
+async fn away(stage: &Stage) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\n\
+         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: ca.pem}}}}]\n\
+         contexts: [{{name: eu, context: {{cluster: c, user: u}}}}]\n\
+         users: [{{name: u, user: {{token: t}}}}]\n"
+    );
+    std::fs::write(stage.path().join("kubeconfig.yaml"), kubeconfig).unwrap();
+    "kubeconfig: {file: kubeconfig.yaml, context: eu}".to_owned()
+}
+
+#[tokio::test]
+async fn started_while_its_cluster_is_away_it_registers_as_what_it_was() {
+    let mut stage = Stage::new();
+    let mut replica = stage.replica("cp-1").await;
+    stage.start(&[&replica]);
+    let (_, before) = replica.session().await;
+    stage.end().await;
+    let cluster = away(&stage).await;
+    stage.start_on(&[&replica], &cluster);
+    let (_, after) = replica.session().await;
+    assert_eq!(before.identity, after.identity);
+    assert_eq!(before.journal_id, after.journal_id);
+}
+
 #[tokio::test]
 async fn a_server_that_is_no_replica_is_not_spoken_to_though_the_authority_is_ours() {
     let mut stage = Stage::new();

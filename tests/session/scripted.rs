@@ -85,6 +85,11 @@ impl Stage {
 
     /// Starts the agent.
     pub(crate) fn start(&mut self, replicas: &[&Replica]) {
+        self.start_on(replicas, "simulated: {file: cluster.json}");
+    }
+
+    /// The same on this cluster.
+    pub(crate) fn start_on(&mut self, replicas: &[&Replica], cluster: &str) {
         let endpoints: Vec<String> = replicas
             .iter()
             .map(|replica| format!("\"localhost:{}\"", replica.address.port()))
@@ -95,7 +100,7 @@ labels: {{env: prod}}
 controlPlane: {{endpoints: [{}]}}
 trustDomain: {TRUST_DOMAIN}
 tls: {{certificate: agent.crt, key: agent.key, ca: ca.pem}}
-cluster: {{simulated: {{file: cluster.json}}}}
+cluster: {{{cluster}}}
 data: data
 ",
             endpoints.join(", ")
