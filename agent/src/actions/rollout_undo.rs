@@ -19,15 +19,11 @@ use super::template::Change;
 /// What would be sent, or why nothing.
 pub(super) fn change(history: &History, with: &KubeRolloutUndo) -> Result<Change, Failure> {
     let from = with.from.as_deref().filter(|from| !from.is_empty());
-    if let Some(from) = from
-        && !images::runs(from, &history.current)
-    {
-        let why = format!(
-            "does not run {} (runs {})",
-            images::short(from),
-            running(&history.current)
-        );
-        return Ok(unchanged(history, why));
+    let Some(from) = from else {
+        return Err(left_out(history));
+    };
+    if !images::runs(from, &history.current) {
+        return Ok(unchanged(history, does_not_run(from, &history.current)));
     }
     let chosen = history.choose(&with.to)?;
     if hash(&chosen.template) == hash(&history.current) {
@@ -38,9 +34,7 @@ pub(super) fn change(history: &History, with: &KubeRolloutUndo) -> Result<Change
         );
         return Ok(unchanged(history, why));
     }
-    if let Some(from) = from
-        && images::runs(from, &chosen.template)
-    {
+    if images::runs(from, &chosen.template) {
         let cause = format!(
             "revision {} of Deployment {} runs {} too",
             chosen.number,
@@ -60,6 +54,35 @@ pub(super) fn change(history: &History, with: &KubeRolloutUndo) -> Result<Change
         }),
         unchanged: None,
     })
+}
+
+/// Whoever names no bad image is told what there is: to take every cluster back, the good ones too, is nobody's wish.
+fn left_out(history: &History) -> Failure {
+    let cause = format!(
+        "`from` is left out: which image of Deployment {} is the bad one?",
+        history.of
+    );
+    let runs = images::of_template(&history.current).join(", ");
+    Failure::new("refused", cause)
+        .with_evidence(vec![format!("runs {runs}")])
+        .with_hint("name the bad image in `from`, by reference, tag or digest: only clusters that run it change")
+}
+
+/// By tags, or by whole references where a tag alone would say the same of both.
+fn does_not_run(from: &str, current: &Value) -> String {
+    let runs = images::of_template(current);
+    let same = runs
+        .iter()
+        .any(|image| images::short(image) == images::short(from));
+    if same {
+        format!("does not run {from} (runs {})", runs.join(", "))
+    } else {
+        format!(
+            "does not run {} (runs {})",
+            images::short(from),
+            running(current)
+        )
+    }
 }
 
 fn unchanged(history: &History, why: String) -> Change {
@@ -137,8 +160,31 @@ mod tests {
     }
 
     #[test]
+    fn the_same_tag_of_another_registry_is_told_apart() {
+        let change = change(
+            &history(),
+            &with("mirror.example/checkout:v2.18.0", "previous"),
+        );
+        assert_eq!(
+            change.unwrap().unchanged.as_deref(),
+            Some("does not run mirror.example/checkout:v2.18.0 (runs checkout:v2.18.0)")
+        );
+    }
+
+    #[test]
+    fn without_a_bad_image_nothing_changes_and_what_runs_is_listed() {
+        let mut none = with("", "previous");
+        for from in [Some(String::new()), None] {
+            none.from = from;
+            let failure = change(&history(), &none).unwrap_err();
+            assert_eq!(failure.kind, "refused");
+            assert_eq!(failure.evidence, ["runs checkout:v2.18.0"]);
+        }
+    }
+
+    #[test]
     fn what_runs_already_is_not_sent_again() {
-        let change = change(&history(), &with("", "revision:2")).unwrap();
+        let change = change(&history(), &with("v2.18.0", "revision:2")).unwrap();
         assert_eq!(
             change.unchanged.as_deref(),
             Some("runs revision 2 (v2.18.0) already")
