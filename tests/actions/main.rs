@@ -2,6 +2,7 @@
 //! repeat, crash, drift, conflict, undo, and what somebody else does in between. One fleet for all tests of this
 //! program; each test works in a namespace of its own.
 
+mod accounts;
 mod effects;
 mod plans;
 mod probes;

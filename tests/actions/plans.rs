@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aldis_agent::actions::{Actions, Planned};
 use aldis_core::action::Action;
+use aldis_core::plan::Disposition;
 use aldis_core::plan::part::{Basis, Feasibility};
 use aldis_tests::fleet::application::make_namespace;
 use aldis_tests::fleet::ready::eventually;
@@ -100,7 +101,7 @@ async fn what_does_not_exist_is_answered_with_what_does() {
         .release(&world.admin)
         .await
         .unwrap();
-    let mut wrong = rollback("plan-missing", "", "previous");
+    let mut wrong = rollback("plan-missing", "v2", "previous");
     wrong.with["deployment"] = json!("shpo");
     let told = failure(world.actor.plan(&wrong).await.unwrap_err());
     assert_eq!(told.cause, "Deployment plan-missing/shpo does not exist");
@@ -109,7 +110,7 @@ async fn what_does_not_exist_is_answered_with_what_does() {
     let told = failure(
         world
             .actor
-            .plan(&rollback("plan-missing", "", "revision:9"))
+            .plan(&rollback("plan-missing", "v2", "revision:9"))
             .await
             .unwrap_err(),
     );
@@ -169,6 +170,95 @@ async fn argo_cd_owns_by_label_and_by_annotation() {
         assert!(argo.would_revert, "its policy cannot be read");
         assert_eq!(argo.name, "checkout");
     }
+}
+
+#[tokio::test]
+async fn what_argo_cd_owns_is_refused_in_the_plan_with_the_reason_and_the_way_out() {
+    let world = world().await;
+    let mut owned = app("plan-argo-refused", &["shop:v1", "shop:v2"]);
+    let id = "checkout:apps/Deployment:plan-argo-refused/shop";
+    owned.annotations =
+        BTreeMap::from([("argocd.argoproj.io/tracking-id".to_owned(), id.to_owned())]);
+    owned.release(&world.admin).await.unwrap();
+    let params = json!({
+        "service": "shop", "namespace": "plan-argo-refused", "from": "v2", "to": "previous", "port": 8080,
+    });
+    let part = world.part_of("rollback-service", params).await;
+    let Disposition::Refused { why, hint } = part.disposition else {
+        panic!("{part:#?}");
+    };
+    assert!(
+        why.contains("is owned by Argo CD checkout, which would put the change back"),
+        "{why}"
+    );
+    assert!(
+        hint.as_deref()
+            .unwrap_or_default()
+            .starts_with("change it where Argo CD takes it from"),
+        "{hint:?}"
+    );
+    assert_eq!(world.seen("plan-argo-refused").await.generation, 2);
+}
+
+#[tokio::test]
+async fn without_a_bad_image_the_part_is_refused_and_lists_what_runs() {
+    let world = world().await;
+    app("plan-from", &["shop:v1", "shop:v2"])
+        .release(&world.admin)
+        .await
+        .unwrap();
+    let params = json!({
+        "service": "shop", "namespace": "plan-from", "from": "", "to": "previous", "port": 8080,
+    });
+    let part = world.part_of("rollback-service", params).await;
+    let Disposition::Refused { why, hint } = part.disposition else {
+        panic!("{part:#?}");
+    };
+    assert!(why.contains("`from` is left out"), "{why}");
+    assert!(why.ends_with("; runs shop:v2"), "{why}");
+    assert!(hint.unwrap().contains("name the bad image"));
+}
+
+#[tokio::test]
+async fn a_change_whose_way_back_needs_what_is_gone_says_so_before_it_is_made() {
+    let world = world().await;
+    app("plan-no-way-back", &["shop:v1"])
+        .release(&world.admin)
+        .await
+        .unwrap();
+    // What runs was started while the ConfigMap was there.
+    let refers = json!({"spec": {"template": {"spec": {"containers": [
+        {"name": "app", "image": "shop:v2", "envFrom": [{"configMapRef": {"name": "pruned"}}]},
+    ]}}}});
+    world.interfere("plan-no-way-back", refers).await;
+    world.settled("plan-no-way-back").await;
+    let call = rollback("plan-no-way-back", "v2", "previous");
+    let planned = world.actor.plan(&call).await.unwrap();
+    let Feasibility::Impossible { why } = planned.plan.undo else {
+        panic!("{:?}", planned.plan.undo);
+    };
+    assert!(
+        why.ends_with("needs what is gone: ConfigMap pruned (env of container app)"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_probe_of_a_service_or_port_that_does_not_exist_is_refused_when_planned() {
+    let world = world().await;
+    app("plan-probe", &["shop:v1"])
+        .release(&world.admin)
+        .await
+        .unwrap();
+    let probe = |service: &str, port: u16| {
+        let with = json!({"service": service, "namespace": "plan-probe", "port": port, "path": "/healthz"});
+        call(Action::HttpProbe, with)
+    };
+    world.actor.plan(&probe("shop", 8080)).await.unwrap();
+    let told = failure(world.actor.plan(&probe("shpo", 8080)).await.unwrap_err());
+    assert_eq!(told.kind, "notFound");
+    let told = failure(world.actor.plan(&probe("shop", 81)).await.unwrap_err());
+    assert_eq!(told.evidence, ["it has 8080"]);
 }
 
 #[tokio::test]

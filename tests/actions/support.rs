@@ -1,15 +1,26 @@
 //! The cluster of all tests of this program, and calls on it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aldis_agent::actions::cluster::Cluster as Actor;
 use aldis_agent::actions::redact::Key;
 use aldis_agent::actions::{Actions, Applied, Before, Call, Effect, Progress, Stamp, Trouble};
+use aldis_agent::clock::{Clock, SystemClock};
+use aldis_agent::ledger::Ledger;
+use aldis_agent::logs::Logs;
+use aldis_agent::permit::Permits;
+use aldis_agent::policy::Policy;
+use aldis_agent::reports::Reports;
+use aldis_agent::{Parts, planner};
 use aldis_core::action::Action;
-use aldis_core::ids::Attempt;
+use aldis_core::ids::{Attempt, Digest};
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
+use aldis_core::plan::{RunbookRef, TargetPart};
+use aldis_core::question::{Answer, Planning, Question};
 use aldis_tests::fleet::application::{Application, rolled_out};
 use aldis_tests::fleet::cluster::Cluster;
 use aldis_tests::fleet::reader::Seen;
@@ -81,6 +92,7 @@ pub(crate) fn call(action: Action, with: Value) -> Call {
             direction: Direction::Forward,
         },
         planned: None,
+        left: None,
         timeout: Duration::from_secs(60),
     }
 }
@@ -128,6 +140,46 @@ pub(crate) fn failure(trouble: Trouble) -> Failure {
 }
 
 impl World {
+    /// The part that this cluster's agent plans for a runbook of the library.
+    pub(crate) async fn part_of(&self, runbook: &str, params: Value) -> TargetPart {
+        let context = self.cluster.target().to_string();
+        let kubeconfig = self.cluster.agent_kubeconfig();
+        let actor = Actor::from_kubeconfig(&kubeconfig, &context, key()).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let parts = Parts {
+            target: context.parse().expect("a target"),
+            simulated: false,
+            pin: None,
+            actions: Arc::new(actor.expect("a way to the cluster")),
+            policy: Arc::new(Policy::without_file()),
+            ledger: Ledger::open(&folder.path().join("journal")).expect("a journal"),
+            reports: Reports::new(),
+            logs: Logs::open(&folder.path().join("logs"), clock.clone()).expect("logs"),
+            permits: Permits::new(clock.clone()),
+            clock,
+        };
+        let all = aldis_core::runbook::builtin::ALL;
+        let (_, text) = all.iter().find(|(name, _)| *name == runbook).expect("it");
+        let planning = Planning {
+            runbook: RunbookRef {
+                name: runbook.to_owned(),
+                version: 1,
+                digest: Digest::new("d"),
+            },
+            body: serde_saphyr::from_str(text).expect("a runbook"),
+            params,
+            target: parts.target.clone(),
+            labels: BTreeMap::new(),
+        };
+        let question = Question::Plan(Box::new(planning));
+        let answered = planner::answer(&parts, question, Duration::from_secs(60)).await;
+        match answered {
+            Some(Ok(Answer::Plan(part))) => *part,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Captures and applies, as the runner does.
     pub(crate) async fn run(&self, call: &Call) -> Result<(Before, Applied), Trouble> {
         let before = self.actor.capture(call).await?;

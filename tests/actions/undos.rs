@@ -5,6 +5,7 @@ use std::time::Duration;
 use aldis_agent::actions::{Actions, Observed, Progress, Trouble};
 use aldis_tests::fleet::ready::eventually;
 use anyhow::ensure;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::support::{World, app, back, effect, failure, rollback, set_image, world};
@@ -57,6 +58,56 @@ async fn nothing_is_put_back_where_nothing_was_done() {
         .await
         .unwrap();
     assert_eq!(world.seen("undo-nothing").await.generation, 2);
+}
+
+#[tokio::test]
+async fn a_request_that_may_still_land_is_shut_out_before_nothing_is_called_back() {
+    let world = world().await;
+    released(&world, "undo-late-request").await;
+    let call = set_image("undo-late-request", "shop:v3");
+    let before = world.actor.capture(&call).await.unwrap();
+    let version = world.object("undo-late-request").await["metadata"]["resourceVersion"].clone();
+    // The request was sent, and nobody knows where it is.
+    world
+        .undo(&call, &effect(&call, &before, None))
+        .await
+        .unwrap();
+    let container = json!({"name": "app", "image": "shop:v3"});
+    let late = json!({
+        "metadata": {"resourceVersion": version},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    });
+    let landed = world
+        .deployments("undo-late-request")
+        .patch("shop", &PatchParams::default(), &Patch::Strategic(late))
+        .await;
+    assert!(landed.is_err(), "it landed behind our back");
+    assert_eq!(world.seen("undo-late-request").await.images, ["shop:v2"]);
+}
+
+#[tokio::test]
+async fn an_undo_that_something_reverts_at_once_is_not_called_back() {
+    let world = world().await;
+    released(&world, "undo-healed").await;
+    let call = set_image("undo-healed", "shop:v3");
+    let (before, applied) = world.run(&call).await.unwrap();
+    world.settled("undo-healed").await;
+    let healing = async {
+        loop {
+            if world.seen("undo-healed").await.images != ["shop:v3"] {
+                world.interfere_with_image("undo-healed", "shop:v3").await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let effect = effect(&call, &before, Some(&applied));
+    let undone = tokio::select! {
+        undone = world.undo(&call, &effect) => undone,
+        () = healing => unreachable!("it goes on for ever"),
+    };
+    let told = failure(undone.unwrap_err());
+    assert_eq!(told.kind, "drift");
+    assert!(told.cause.contains("by mei at"), "{told}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aldis_agent::actions::{Actions, Progress};
+use aldis_agent::actions::{Actions, Progress, left};
 use aldis_core::outcome::Failure;
 use aldis_tests::fleet::application::Application;
 use k8s_openapi::api::core::v1::ResourceQuota;
@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::{World, app, failure, wait, world};
+use crate::support::{World, app, failure, set_image, wait, world};
 
 /// Releases v1, then an image that is not waited for.
 async fn releasing(world: &World, namespace: &str, image: &str) -> Application {
@@ -135,6 +135,35 @@ async fn pods_that_never_get_ready_end_the_wait_when_nothing_moves() {
     assert!(
         told.cause
             .contains("has not moved for 3 s: 1 of 3 pods updated"),
+        "{told}"
+    );
+    assert!(
+        told.evidence[0].contains("container app: running, not ready, restarted 0 times"),
+        "{told:?}"
+    );
+    assert_eq!(told.evidence.last().unwrap(), "log: listening");
+}
+
+#[tokio::test]
+async fn a_template_that_was_reverted_before_the_first_look_is_drift_though_all_its_pods_are_ready()
+{
+    let world = world().await;
+    app("wait-reverted", &["shop:v1", "shop:v2"])
+        .release(&world.admin)
+        .await
+        .unwrap();
+    let (_, applied) = world
+        .run(&set_image("wait-reverted", "shop:v3"))
+        .await
+        .unwrap();
+    world.interfere_with_image("wait-reverted", "shop:v2").await;
+    world.settled("wait-reverted").await;
+    let mut behind = wait("wait-reverted", "10m");
+    behind.left = left(&applied.after);
+    let told = failure(world.run(&behind).await.unwrap_err());
+    assert_eq!(told.kind, "drift");
+    assert!(
+        told.cause.contains("after the job wrote it, by mei at"),
         "{told}"
     );
 }

@@ -2,6 +2,7 @@
 
 use aldis_core::action::{Action, Effect, inputs};
 use aldis_core::outcome::Failure;
+use aldis_core::plan::ObjectRef;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -35,6 +36,23 @@ pub(super) fn written(call: &Call) -> Result<(String, String), Trouble> {
             Err(Trouble::refused(reads_only(call)))
         }
     }
+}
+
+/// The Deployment whose template a call writes or waits for; none for other calls.
+pub(crate) fn deployment(call: &Call) -> Option<ObjectRef> {
+    let (namespace, name) = match call.action {
+        Action::KubeWait => {
+            let with: inputs::KubeWait = read(call).ok()?;
+            (with.namespace, with.deployment)
+        }
+        Action::KubeRolloutUndo | Action::KubeSetImage => written(call).ok()?,
+        Action::KubeGet | Action::KubeResolveTemplate | Action::HttpProbe => return None,
+    };
+    Some(ObjectRef {
+        kind: "Deployment".to_owned(),
+        namespace,
+        name,
+    })
 }
 
 /// A write was asked of an action that has none: a bug of the caller.

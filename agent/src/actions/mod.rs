@@ -27,7 +27,7 @@ use aldis_core::canonical;
 use aldis_core::ids::{Attempt, Digest, JobId, StepId, TargetName};
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
-use aldis_core::plan::{ClusterIdentity, StepPlan};
+use aldis_core::plan::{ClusterIdentity, ObjectRef, StepPlan};
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -45,6 +45,9 @@ pub struct Call {
     pub stamp: Stamp,
     /// The step as planned, for the drift check; none while planning.
     pub planned: Option<StepPlan>,
+    /// What an earlier step of the job left of the object ([`left`]): what must be found there instead of what was
+    /// planned from, and what a wait waits for.
+    pub left: Option<Digest>,
     /// Time for the whole call. The caller stops waiting after it; what was sent may land later.
     pub timeout: Duration,
 }
@@ -108,9 +111,14 @@ pub struct Applied {
 }
 
 /// The digest of the touched part in what an effect left ([`Applied::after`]), where the action keeps one: what a later
-/// step on the same object must find.
+/// step on the same object must find. It is of the plain template, so it never leaves the agent ([`redact::Key::sealed`]).
 pub fn left(after: &Value) -> Option<Digest> {
     template::after_hash(Some(after))
+}
+
+/// The object whose touched part a call writes or waits for.
+pub(crate) fn touches(call: &Call) -> Option<ObjectRef> {
+    inputs::deployment(call)
 }
 
 /// An effect to put back.

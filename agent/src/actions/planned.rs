@@ -5,7 +5,6 @@ use aldis_core::plan::part::{Basis, DiffLine, Feasibility, ObjectOwner};
 use aldis_core::plan::{ObjectRef, StepPlan};
 use serde_json::Value;
 
-use super::revisions::hash;
 use super::template::Change;
 use super::{Call, Planned};
 
@@ -13,8 +12,10 @@ use super::{Call, Planned};
 pub(super) struct WriteFacts {
     /// The Deployment.
     pub(super) object: ObjectRef,
-    /// Hash of its pod template.
+    /// Hash of its pod template, sealed.
     pub(super) touched: Digest,
+    /// Hash of the one that the step would send, sealed.
+    pub(super) becomes: Digest,
     /// What would change, redacted.
     pub(super) diff: Vec<DiffLine>,
     /// Who else owns it.
@@ -37,7 +38,7 @@ pub(super) fn write(call: &Call, change: &Change, facts: WriteFacts) -> Planned 
             with: Some(call.with.clone()),
             object: Some(facts.object),
             touched: Some(facts.touched),
-            becomes: changes.then(|| hash(&change.template)),
+            becomes: changes.then_some(facts.becomes),
             changes,
             diff: facts.diff,
             owners: facts.owners,

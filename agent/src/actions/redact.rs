@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use aldis_core::canonical;
+use aldis_core::ids::Digest;
 use aldis_core::plan::part::DiffLine;
 use serde_json::Value;
 
@@ -41,6 +42,13 @@ impl Key {
         let parts = [&self.0[..], path.as_bytes(), &canonical::encode(value)];
         let digest = canonical::hash_parts(&parts);
         format!("hash:{}", digest.short())
+    }
+
+    /// A digest of a pod template, as it may leave the agent. Of a template whose one secret has few possible values
+    /// the plain digest would tell which it is. Only this agent compares them. Every part has one length, so nothing
+    /// can be appended here either.
+    pub fn sealed(&self, digest: &Digest) -> Digest {
+        canonical::hash_parts(&[&self.0, b"template", digest.as_str().as_bytes()])
     }
 }
 
@@ -201,6 +209,15 @@ mod tests {
         let (from, to) = (template("a", "x"), template("a", "y"));
         let other = Key::new([8; 32]);
         assert_ne!(diff(&from, &to, &key()), diff(&from, &to, &other));
+    }
+
+    #[test]
+    fn a_digest_that_leaves_the_agent_is_another_under_each_key() {
+        let digest = crate::actions::revisions::hash(&template("a", "x"));
+        let sealed = key().sealed(&digest);
+        assert_eq!(sealed, key().sealed(&digest));
+        assert_ne!(sealed, digest);
+        assert_ne!(sealed, Key::new([8; 32]).sealed(&digest));
     }
 
     #[test]

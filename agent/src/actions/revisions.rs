@@ -103,7 +103,7 @@ impl History {
     }
 }
 
-/// What drift is judged on: SHA-256 of the pod template.
+/// What drift is judged on: SHA-256 of the pod template. A plan has it sealed ([`super::redact::Key::sealed`]).
 pub fn hash(template: &Value) -> Digest {
     canonical::digest(template)
 }

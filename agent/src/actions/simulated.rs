@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use aldis_core::action::{Action, inputs};
 use aldis_core::canonical;
-use aldis_core::ids::TargetName;
+use aldis_core::ids::{Digest, TargetName};
 use aldis_core::job::Direction;
 use aldis_core::outcome::Failure;
 use aldis_core::plan::part::{Basis, Feasibility};
@@ -256,7 +256,10 @@ impl Simulated {
                 let with: inputs::KubeWait = input::read(call)?;
                 let place = Place::of(&with.namespace, &with.deployment);
                 let found = self.find(&place).map_err(Trouble::refused)?;
-                found.rolled_out(&place).map_err(Trouble::refused)?
+                let expected = call.left.as_ref();
+                found
+                    .rolled_out(&place, expected)
+                    .map_err(Trouble::refused)?
             }
             Action::HttpProbe => {
                 let with: inputs::HttpProbe = input::read(call)?;
@@ -352,7 +355,13 @@ impl Deployment {
         })
     }
 
-    fn rolled_out(&self, place: &Place) -> Result<Value, Failure> {
+    fn rolled_out(&self, place: &Place, expected: Option<&Digest>) -> Result<Value, Failure> {
+        if let Some(expected) = expected
+            && *expected != hash(&self.template)
+        {
+            let by = &self.changed_by;
+            return Err(template::changed_since(&place.object(), by));
+        }
         if self.complete() {
             return Ok(json!({"ready": self.replicas, "replicas": self.replicas}));
         }
@@ -384,6 +393,11 @@ impl Deployment {
     }
 }
 
+/// Nothing in a practice cluster is secret.
+fn key() -> redact::Key {
+    redact::Key::new([0; 32])
+}
+
 fn tag_holds(template: &Value, word: &str) -> bool {
     images::of_template(template)
         .iter()
@@ -404,12 +418,7 @@ impl Actions for Simulated {
             Action::KubeRolloutUndo | Action::KubeSetImage => {
                 let (place, found, change) = self.change(call)?;
                 let diff = match &change.unchanged {
-                    // Nothing in a practice cluster is secret.
-                    None => redact::diff(
-                        &found.template,
-                        &change.template,
-                        &redact::Key::new([0; 32]),
-                    ),
+                    None => redact::diff(&found.template, &change.template, &key()),
                     Some(_) => Vec::new(),
                 };
                 let facts = WriteFacts {
@@ -418,7 +427,8 @@ impl Actions for Simulated {
                         namespace: place.namespace,
                         name: place.name,
                     },
-                    touched: hash(&found.template),
+                    touched: key().sealed(&hash(&found.template)),
+                    becomes: key().sealed(&hash(&change.template)),
                     diff,
                     owners: Vec::new(),
                     basis: Basis::DryRun,
@@ -439,18 +449,12 @@ impl Actions for Simulated {
             return Ok(Value::Null);
         }
         let (place, found, change) = self.change(call)?;
-        let now = hash(&found.template);
-        template::as_planned(
-            call.planned.as_ref(),
-            &place.object(),
-            &now,
-            &change,
-            &found.changed_by,
-        )
-        .map_err(Trouble::refused)?;
+        let seen = found.seen();
+        template::as_planned(call, &place.object(), &seen, &change, &key())
+            .map_err(Trouble::refused)?;
         let before = template::Before {
             uid: found.uid.clone(),
-            hash: now,
+            hash: seen.hash,
             rollout: found.rollout(),
             after: hash(&change.template),
             template: found.template,
@@ -482,8 +486,7 @@ impl Actions for Simulated {
         let done = seen.key.as_deref() == Some(&before.key);
         if !done && before.change.unchanged.is_none() {
             if seen.uid != before.uid || seen.hash != before.hash {
-                let failure =
-                    template::drift(&place.object(), &before.hash, &seen.hash, &seen.changed_by);
+                let failure = template::drift(&place.object(), &before.hash, &seen, &key());
                 return Err(Trouble::refused(failure));
             }
             self.put(&place, &found, &before.change.template, call)
@@ -562,6 +565,7 @@ mod tests {
                 direction: Direction::Forward,
             },
             planned: None,
+            left: None,
             timeout: Duration::from_secs(5),
         }
     }

@@ -11,12 +11,12 @@
 
 use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
-use aldis_core::plan::StepPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::redact::Key;
 use super::revisions::hash;
-use super::{Applied, Observed, Trouble};
+use super::{Applied, Call, Observed, Trouble};
 
 /// A change of one Deployment's pod template, worked out and not sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,8 +143,16 @@ impl Before {
             changed: self.change.unchanged.is_none(),
             after: json!({ "hash": self.hash }),
         });
-        if seen.uid == self.uid && seen.key.as_deref() == Some(key) {
+        let stamped = seen.uid == self.uid && seen.key.as_deref() == Some(key);
+        if stamped && seen.hash == self.hash {
             return back;
+        }
+        if stamped && self.change.unchanged.is_none() {
+            let evidence = vec![
+                "it carries the stamp of the undo, so that was done".to_owned(),
+                format!("its pod template was changed since, by {}", seen.changed_by),
+            ];
+            return Observed::Indeterminate { evidence };
         }
         match self.way_back("the Deployment", seen, after) {
             Ok(WayBack::NothingDone | WayBack::AlreadyBack) => back,
@@ -206,30 +214,38 @@ pub(super) fn after_hash(after: Option<&Value>) -> Option<Digest> {
     Some(Digest::new(hash))
 }
 
-/// Whether what is found, and what would be sent, are still what was planned.
+/// Whether what is found, and what would be sent, are still what was planned; or, behind another step of the job, what
+/// that one left.
 pub(super) fn as_planned(
-    planned: Option<&StepPlan>,
+    call: &Call,
     object: &str,
-    found: &Digest,
+    seen: &Seen,
     change: &Change,
-    changed_by: &str,
+    key: &Key,
 ) -> Result<(), Failure> {
-    let Some(planned) = planned else {
+    if let Some(left) = &call.left
+        && *left != seen.hash
+    {
+        return Err(drift(object, left, seen, key));
+    }
+    let Some(planned) = &call.planned else {
         return Ok(());
     };
+    let found = key.sealed(&seen.hash);
     if let Some(touched) = &planned.touched
-        && touched != found
+        && *touched != found
     {
-        return Err(drift(object, touched, found, changed_by));
+        return Err(drifted(object, touched, &found, &seen.changed_by));
     }
+    let sent = || key.sealed(&hash(&change.template));
     match &planned.becomes {
-        Some(becomes) if change.unchanged.is_none() && *becomes != hash(&change.template) => {
+        Some(becomes) if change.unchanged.is_none() && *becomes != sent() => {
             let cause = format!("the step would give {object} another template than was planned");
             Err(Failure::new("drift", cause)
                 .with_evidence(vec![format!(
                     "template hash {} was planned, {} is what the input means by now",
                     becomes.short(),
-                    hash(&change.template).short()
+                    sent().short()
                 )])
                 .with_hint("its revisions changed since; plan again to see which one is meant"))
         }
@@ -237,8 +253,22 @@ pub(super) fn as_planned(
     }
 }
 
-/// A template that is not the one that was planned from.
-pub(super) fn drift(object: &str, planned: &Digest, found: &Digest, changed_by: &str) -> Failure {
+/// A template that is not the one that a step of the job left, or put back.
+pub(super) fn changed_since(object: &str, changed_by: &str) -> Failure {
+    let cause =
+        format!("the pod template of {object} was changed after the job wrote it, by {changed_by}");
+    Failure::new("drift", cause)
+        .with_hint("find out who or what puts another template there; it would do so again")
+}
+
+/// A template that is not `expected`.
+pub(super) fn drift(object: &str, expected: &Digest, seen: &Seen, key: &Key) -> Failure {
+    let (expected, found) = (key.sealed(expected), key.sealed(&seen.hash));
+    drifted(object, &expected, &found, &seen.changed_by)
+}
+
+/// Both digests sealed: a failure travels.
+fn drifted(object: &str, planned: &Digest, found: &Digest, changed_by: &str) -> Failure {
     let cause =
         format!("the pod template of {object} changed since it was planned, by {changed_by}");
     Failure::new("drift", cause)
@@ -253,6 +283,7 @@ pub(super) fn drift(object: &str, planned: &Digest, found: &Digest, changed_by: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aldis_core::plan::StepPlan;
 
     fn before() -> Before {
         let (old, new) = (json!({"image": "v1"}), json!({"image": "v2"}));
@@ -284,38 +315,81 @@ mod tests {
         }
     }
 
-    fn planned(before: &Before) -> StepPlan {
-        StepPlan {
+    fn key() -> Key {
+        Key::new([7; 32])
+    }
+
+    fn planned(before: &Before) -> Call {
+        let action = aldis_core::action::Action::KubeRolloutUndo;
+        let stamp = crate::actions::Stamp {
+            job: "j-1".into(),
+            target: "eu-west/prod-1".parse().unwrap(),
             step: "rollback".into(),
-            action: aldis_core::action::Action::KubeRolloutUndo,
+            attempt: aldis_core::ids::Attempt(1),
+            direction: aldis_core::job::Direction::Forward,
+        };
+        let plan = StepPlan {
+            step: stamp.step.clone(),
+            action,
             with: None,
             object: None,
-            touched: Some(before.hash.clone()),
-            becomes: Some(before.after.clone()),
+            touched: Some(key().sealed(&before.hash)),
+            becomes: Some(key().sealed(&before.after)),
             changes: true,
             diff: Vec::new(),
             owners: Vec::new(),
             undo: aldis_core::plan::part::Feasibility::Possible,
             basis: aldis_core::plan::part::Basis::DryRun,
             outputs: None,
+        };
+        Call {
+            action,
+            with: Value::Null,
+            stamp,
+            planned: Some(plan),
+            left: None,
+            timeout: std::time::Duration::from_secs(5),
         }
     }
 
     #[test]
     fn another_template_found_or_to_be_sent_is_drift() {
         let before = before();
-        let judge = |found: &Digest, change: &Change| {
-            as_planned(Some(&planned(&before)), "it", found, change, "mei")
+        let judge = |image: &str, change: &Change| {
+            as_planned(&planned(&before), "it", &seen(image, None), change, &key())
         };
-        assert_eq!(judge(&before.hash, &before.change), Ok(()));
-        let found = judge(&before.after, &before.change).unwrap_err();
-        assert!(found.cause.contains("by mei"), "{found}");
+        assert_eq!(judge("v1", &before.change), Ok(()));
+        let found = judge("v2", &before.change).unwrap_err();
+        assert!(found.cause.contains("by kubectl-edit"), "{found}");
+        let told = format!("{found:?}");
+        assert!(!told.contains(before.after.short()), "plain: {told}");
         let other = Change {
             template: json!({"image": "v0"}),
             ..before.change.clone()
         };
-        let sent = judge(&before.hash, &other).unwrap_err();
+        let sent = judge("v1", &other).unwrap_err();
         assert!(sent.cause.contains("another template"), "{sent}");
+    }
+
+    #[test]
+    fn behind_another_step_what_that_one_left_must_be_found() {
+        let before = before();
+        let mut call = planned(&before);
+        call.left = Some(before.after.clone());
+        if let Some(planned) = &mut call.planned {
+            (planned.touched, planned.becomes) = (None, None);
+        }
+        let judge =
+            |image: &str| as_planned(&call, "it", &seen(image, None), &before.change, &key());
+        assert_eq!(judge("v2"), Ok(()));
+        assert_eq!(judge("v1").unwrap_err().kind, "drift");
+    }
+
+    #[test]
+    fn an_undo_that_somebody_covered_is_not_taken_for_done() {
+        let back = |image| before().observe_undo(&seen(image, Some("undo")), "undo", None);
+        assert!(matches!(back("v1"), Observed::Done(_)));
+        assert!(matches!(back("v2"), Observed::Indeterminate { .. }));
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn calls(parts: &Parts, part: &TargetPart) -> Vec<Call> {
                     direction: Direction::Forward,
                 },
                 planned: Some(step.clone()),
+                left: None,
                 timeout: segment::DEFAULT_TIMEOUT,
             })
         })

@@ -118,6 +118,7 @@ fn call(parts: &Parts, step: &Step, with: Value, until: Instant) -> Call {
             direction: Direction::Forward,
         },
         planned: None,
+        left: None,
         timeout: segment::timeout(step).min(left),
     }
 }

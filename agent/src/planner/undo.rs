@@ -17,7 +17,7 @@ use aldis_core::segment::{self, NextUndo, UndoHow};
 use tokio::time::Instant;
 
 use super::{Error, allowed, look, step_named};
-use crate::actions::{self, Call, Observed, Stamp};
+use crate::actions::{Call, Observed, Stamp};
 use crate::ledger::notes;
 use crate::parts::Parts;
 use crate::runner::wrong_cluster;
@@ -208,6 +208,7 @@ async fn can_see(
             direction: Direction::Undo,
         },
         planned: None,
+        left: None,
         timeout: until.saturating_duration_since(Instant::now()),
     };
     if let Err(failure) = allowed(parts, &call) {
@@ -248,9 +249,10 @@ fn step_plan(
         let of = spec.steps.iter().find(|written| written.id == *step);
         of.map(|written| written.uses)
     });
+    // What the step left, as the plan of it has it: the journal's own digest does not leave the agent.
     let touched: Option<Digest> = effect(parts, &undoing.left, step)
         .and_then(|effect| effect.after)
-        .and_then(|after| actions::left(&after));
+        .and_then(|_| planned?.becomes.clone());
     StepPlan {
         step: step.clone(),
         action: action.unwrap_or(aldis_core::action::Action::KubeGet),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use aldis_core::action::{Class, Effect};
 use aldis_core::ids::{Digest, StepId};
 use aldis_core::outcome::{Failure, SegmentOutcome, StepState};
-use aldis_core::plan::StepPlan;
 use aldis_core::segment::{self, Next, Progress, StepProgress, Try, TryResult};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -148,8 +147,7 @@ impl Forward {
 
     async fn read(&mut self, one: &Try) -> Result<(), Error> {
         let began = self.now();
-        let mut call = self.run.call(&one.step, one.action, one.with.clone());
-        call.timeout = one.timeout;
+        let call = self.call_of(one);
         let result = match self.run.allowed(&call) {
             Err(failure) => TryResult::Failed {
                 failure,
@@ -392,17 +390,24 @@ impl Forward {
         Ok(Left::Ended)
     }
 
+    /// The step as planned; behind an earlier step of this job that changed the same object, with what that one left.
     fn call_of(&self, one: &Try) -> Call {
         let mut call = self.run.call(&one.step, one.action, one.with.clone());
         call.timeout = one.timeout;
-        call.planned = self.expected(&one.step);
+        call.planned = self.run.assignment.part.step(&one.step).cloned();
+        if let Some(earlier) = self.changed_before(&call) {
+            call.left = self.left_by(&earlier);
+            if let Some(planned) = &mut call.planned {
+                // Planned from what stood there before the earlier step.
+                (planned.touched, planned.becomes) = (None, None);
+            }
+        }
         call
     }
 
-    /// The step as planned; on an object that an earlier step of this job has changed, with what that step left.
-    fn expected(&self, step: &StepId) -> Option<StepPlan> {
-        let part = &self.run.assignment.part;
-        let mut planned = part.step(step)?.clone();
+    /// The last step before the call's that changed the object which the call is about.
+    fn changed_before(&self, call: &Call) -> Option<StepId> {
+        let object = actions::touches(call)?;
         let known = segment::known(&self.run.assignment, &self.progress);
         let changed = |id: &StepId| {
             matches!(
@@ -410,19 +415,13 @@ impl Forward {
                 Some(StepState::Succeeded { changed: true, .. })
             )
         };
-        let earlier = part
-            .steps
-            .iter()
-            .take_while(|other| other.step != *step)
-            .filter(|other| other.object.is_some() && other.object == planned.object)
+        let steps = self.run.assignment.part.steps.iter();
+        steps
+            .take_while(|other| other.step != call.stamp.step)
+            .filter(|other| other.object.as_ref() == Some(&object))
             .filter(|other| changed(&other.step))
-            .last();
-        if let Some(earlier) = earlier {
-            planned.touched = self.left_by(&earlier.step);
-            // Planned from what stood there before the earlier step.
-            planned.becomes = None;
-        }
-        Some(planned)
+            .last()
+            .map(|other| other.step.clone())
     }
 
     fn left_by(&self, step: &StepId) -> Option<Digest> {

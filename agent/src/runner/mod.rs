@@ -111,6 +111,7 @@ impl Run {
                 direction: order.direction,
             },
             planned: None,
+            left: None,
             timeout: aldis_core::segment::DEFAULT_TIMEOUT,
         }
     }

@@ -9,12 +9,17 @@ use std::time::Duration;
 
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::error::chain;
 
 /// A way to the API server takes milliseconds; a longer one would only delay that it is tried again.
 const LONGEST_CONNECT: Duration = Duration::from_secs(5);
+
+/// Where a kubelet puts the account of a pod.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Why there is no way to the cluster.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +103,46 @@ pub(super) async fn by_kubeconfig(file: &Path, context: &str) -> Result<Connecti
     connection(config)
 }
 
-/// By the service account of the pod that this process runs in.
+/// By the service account of the pod that this process runs in, as its kubelet has put it there.
 pub(super) fn in_cluster() -> Result<Connection, Error> {
-    let config = Config::incluster().map_err(|error| Error::InCluster(chain(&error)))?;
+    let variable = |name: &str| {
+        let why = |_| Error::InCluster(format!("{name} is not set, so this is no pod"));
+        std::env::var(name).map_err(why)
+    };
+    let host = variable("KUBERNETES_SERVICE_HOST")?;
+    let port = variable("KUBERNETES_SERVICE_PORT")?;
+    by_account(Path::new(ACCOUNT), &host, &port)
+}
+
+/// By the service account in `folder`: its token, which is read again as it is renewed, and the CA. The CA is read
+/// once: the library would go on with whatever the file holds later, and the cluster's identity would not.
+pub(super) fn by_account(folder: &Path, host: &str, port: &str) -> Result<Connection, Error> {
+    let token = folder.join("token");
+    if let Err(error) = std::fs::metadata(&token) {
+        return Err(Error::InCluster(format!("{}: {error}", token.display())));
+    }
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let url = format!("https://{host}:{port}").parse();
+    let url = url.map_err(|error| Error::InCluster(format!("{host}:{port}: {error}")))?;
+    let mut config = Config::new(url);
+    config.root_cert = Some(certificates(&folder.join("ca.crt"))?);
+    config.auth_info.token_file = Some(token.display().to_string());
     connection(config)
+}
+
+fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, Error> {
+    let failed = |why: String| Error::InCluster(format!("{}: {why}", file.display()));
+    let text = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("it holds no certificate".to_owned()));
+    }
+    Ok(found.iter().map(|found| found.to_vec()).collect())
 }
 
 fn connection(mut config: Config) -> Result<Connection, Error> {
@@ -239,6 +280,21 @@ mod tests {
             let error = message(connect(cluster, "eu-west/prod-1").await);
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn an_account_that_is_not_whole_is_refused_with_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = || message(by_account(folder.path(), "10.0.0.1", "443"));
+        assert!(message().contains("token: "), "{}", message());
+        std::fs::write(folder.path().join("token"), "t").unwrap();
+        assert!(message().contains("ca.crt: "), "{}", message());
+        std::fs::write(folder.path().join("ca.crt"), "none").unwrap();
+        assert!(
+            message().ends_with("it holds no certificate"),
+            "{}",
+            message()
+        );
     }
 
     #[test]

@@ -83,6 +83,8 @@ impl Error {
             409 => Self::Conflict,
             422 => Self::Invalid(status.without_values(code)),
             429 => Self::Busy(said()),
+            // A proxy that waited in vain for the request, a page of a list that grew too old: neither is a decision.
+            408 | 410 => Self::Unanswered(said()),
             _ if (400..500).contains(&code) => Self::Refused(said()),
             _ => Self::Unanswered(said()),
         }
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_write_without_an_answer_is_unknown_and_a_read_is_tried_again() {
-        for code in [500, 502, 503, 504] {
+        for code in [408, 410, 500, 502, 503, 504] {
             let error = Error::answered(code, b"upstream died");
             assert!(matches!(
                 error.clone().writing("patch it"),

@@ -83,6 +83,11 @@ impl Cluster {
         Ok(Self::new(connect::in_cluster()?, key))
     }
 
+    /// By the service account in `folder`, for an API server at `host` and `port`.
+    pub fn by_account(folder: &Path, host: &str, port: &str, key: Key) -> Result<Self, Error> {
+        Ok(Self::new(connect::by_account(folder, host, port)?, key))
+    }
+
     fn new(connection: connect::Connection, key: Key) -> Self {
         Self {
             server: Server {
@@ -109,7 +114,11 @@ impl Cluster {
                 }
                 Ok(chosen.outputs)
             }
-            Action::KubeWait => self.wait(&input::read(call)?, progress, deadline).await,
+            Action::KubeWait => {
+                let left = call.left.clone();
+                self.wait(&input::read(call)?, left, progress, deadline)
+                    .await
+            }
             Action::HttpProbe => self.probe(&input::read(call)?, progress, deadline).await,
             Action::KubeRolloutUndo | Action::KubeSetImage => {
                 let cause = format!("{} is no reading", call.action.name());
@@ -162,6 +171,7 @@ impl Actions for Cluster {
             }
             Action::HttpProbe => {
                 let with: inputs::HttpProbe = input::read(call)?;
+                self.probed(&with, deadline).await?;
                 let warnings = match with.via {
                     inputs::Via::PortForward => {
                         self.missing_rights(&rights::PORT_FORWARD, &with.namespace, deadline)

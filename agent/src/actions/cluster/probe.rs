@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, Portforwarder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -68,6 +68,15 @@ struct Sample {
     error: Option<String>,
 }
 
+/// A port-forward that ends with its sample, also with one that ran out of time: the library's goes on by itself.
+struct Forward(Portforwarder);
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Why a request has no good answer.
 #[derive(Debug)]
 enum Miss {
@@ -110,6 +119,12 @@ impl Cluster {
             progress.say(format!("{}: {line}", service(with)));
         }
         Ok(outputs(&samples))
+    }
+
+    /// Refuses what could not be probed when its turn comes: a wrong input, a Service or a port that does not exist.
+    pub(super) async fn probed(&self, with: &HttpProbe, deadline: Deadline) -> Result<(), Trouble> {
+        checked(with).map_err(Trouble::refused)?;
+        self.backends(with, deadline).await.map(|_| ())
     }
 
     /// One request on a connection of its own. A pod that went away meanwhile is asked no more: another one is.
@@ -181,12 +196,14 @@ impl Cluster {
     /// By a port-forward of its own, which ends with the sample.
     async fn through(&self, with: &HttpProbe, pod: &str, port: u16, uri: &Uri) -> Result<(), Miss> {
         let pods: Api<Pod> = Api::namespaced(self.server.client.clone(), &with.namespace);
-        let mut forward = pods
-            .portforward(pod, &[port])
-            .await
-            .map_err(|error| Miss::Unread(forwarding(&error)))?;
-        let refused = forward.take_error(port);
+        let mut forward = Forward(
+            pods.portforward(pod, &[port])
+                .await
+                .map_err(|error| Miss::Unread(forwarding(&error)))?,
+        );
+        let refused = forward.0.take_error(port);
         let stream = forward
+            .0
             .take_stream(port)
             .ok_or_else(|| Miss::Service("the forwarded port has no stream".to_owned()))?;
         let host = format!("{}.{}", with.service, with.namespace);
@@ -194,7 +211,6 @@ impl Cluster {
             answered = exchange(stream, uri, &host, with.expect_status) => answered,
             Some(()) = said(refused) => Err("the pod does not accept connections on the port".to_owned()),
         };
-        forward.abort();
         answered.map_err(Miss::Service)
     }
 

@@ -14,7 +14,8 @@ use super::paths::{Resource, resource};
 
 pub(super) const CONFIG_MAP: Resource = resource("ConfigMap", "/api/v1", "configmaps");
 pub(super) const SECRET: Resource = resource("Secret", "/api/v1", "secrets");
-const SERVICE_ACCOUNT: Resource = resource("ServiceAccount", "/api/v1", "serviceaccounts");
+pub(super) const SERVICE_ACCOUNT: Resource =
+    resource("ServiceAccount", "/api/v1", "serviceaccounts");
 pub(super) const CLAIM: Resource =
     resource("PersistentVolumeClaim", "/api/v1", "persistentvolumeclaims");
 const STORAGE_CLASS: Resource =
@@ -71,8 +72,10 @@ impl Reference {
 #[derive(Clone, Debug, Default)]
 pub(super) struct References {
     found: BTreeMap<(&'static str, String), Reference>,
-    /// What no reading of objects can tell.
+    /// What no reading of objects can tell, but for images.
     pub(super) unknown: Vec<String>,
+    /// The same of images: whether they can be pulled.
+    pub(super) images: Vec<String>,
 }
 
 impl References {
@@ -92,10 +95,10 @@ impl References {
         let mut images = images::of_template(template);
         images.sort();
         images.dedup();
-        let images = images
+        all.images = images
             .iter()
-            .map(|image| format!("whether image {image} can be pulled"));
-        all.unknown.extend(images);
+            .map(|image| format!("whether image {image} can be pulled"))
+            .collect();
         all
     }
 
@@ -162,6 +165,7 @@ impl References {
         for source in items(&volume["projected"], "sources") {
             self.config(&source["configMap"], CONFIG_MAP, "name", &by);
             self.config(&source["secret"], SECRET, "name", &by);
+            self.trust_bundle(&source["clusterTrustBundle"], &by);
         }
         let claim = text(&volume["persistentVolumeClaim"], "claimName");
         self.need(CLAIM, &claim, None, &by);
@@ -172,7 +176,27 @@ impl References {
         self.need(DRIVER, &text(csi, "driver"), None, &by);
         let secret = text(&csi["nodePublishSecretRef"], "name");
         self.need(SECRET, &secret, None, &by);
+        let class = text(&csi["volumeAttributes"], "secretProviderClass");
+        if !class.is_empty() {
+            let unknown =
+                format!("whether SecretProviderClass {class} ({by}), and what it names, is there");
+            self.unknown.push(unknown);
+        }
         self.other_volume(volume, &by);
+    }
+
+    /// Its kind is still served under changing versions, and rights to it are rarely given.
+    fn trust_bundle(&mut self, bundle: &Value, by: &str) {
+        if bundle.is_null() || bundle["optional"] == true {
+            return;
+        }
+        let which = match (text(bundle, "name"), text(bundle, "signerName")) {
+            (name, _) if !name.is_empty() => name,
+            (_, signer) => format!("of {signer}"),
+        };
+        self.unknown.push(format!(
+            "whether ClusterTrustBundle {which} ({by}) is there"
+        ));
     }
 
     /// Volumes that are not made of objects of the cluster.
@@ -242,6 +266,49 @@ fn items<'a>(of: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     of.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// Pull secrets that a service account adds to the pods that name none of their own.
+pub(super) fn pull_secrets(account: &Value, template: &Value) -> Vec<Reference> {
+    let spec = template.get("spec").unwrap_or(&Value::Null);
+    if items(spec, "imagePullSecrets").next().is_some() {
+        return Vec::new();
+    }
+    let by = format!("imagePullSecrets of ServiceAccount {}", {
+        text(&account["metadata"], "name")
+    });
+    let names = items(account, "imagePullSecrets").map(|secret| text(secret, "name"));
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| Reference {
+            resource: SECRET,
+            name,
+            keys: BTreeSet::new(),
+            by: by.clone(),
+            needed: false,
+        })
+        .collect()
+}
+
+/// Whether the metadata alone shows that an object has every key that is referred to: whoever wrote a key owns its
+/// field. What it does not show may be there all the same.
+pub(super) fn shows_keys(reference: &Reference, object: &Value) -> bool {
+    let entries = object.pointer("/metadata/managedFields");
+    let entries: Vec<_> = entries
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .collect();
+    let owned = |key: &String| {
+        let field = format!("f:{key}");
+        let mut parts = entries.iter().map(|entry| &entry["fieldsV1"]);
+        parts.any(|fields| {
+            ["f:data", "f:binaryData"]
+                .iter()
+                .any(|part| fields[*part].get(&field).is_some())
+        })
+    };
+    reference.keys.iter().all(owned)
+}
+
 /// Keys that an object lacks, of those that are referred to.
 pub(super) fn lacking(reference: &Reference, object: &Value) -> Vec<String> {
     let has = |key: &String| {
@@ -280,7 +347,12 @@ mod tests {
                 {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
                 {"name": "tmp", "emptyDir": {}},
                 {"name": "host", "hostPath": {"path": "/x"}},
-                {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io"}},
+                {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io",
+                    "volumeAttributes": {"secretProviderClass": "shop-db"}}},
+                {"name": "roots", "projected": {"sources": [
+                    {"clusterTrustBundle": {"name": "example.com:roots", "path": "ca.pem"}},
+                    {"clusterTrustBundle": {"signerName": "maybe", "optional": true, "path": "b.pem"}},
+                ]}},
             ],
         }})
     }
@@ -329,13 +401,43 @@ mod tests {
 
     #[test]
     fn what_no_reading_can_tell_is_unknown() {
+        let references = References::of(&template());
         assert_eq!(
-            References::of(&template()).unknown,
+            references.unknown,
             [
                 "whether volume host (hostPath) is there on the nodes",
-                "whether image shop:v1 can be pulled"
+                "whether SecretProviderClass shop-db (volume vault), and what it names, is there",
+                "whether ClusterTrustBundle example.com:roots (volume roots) is there",
             ]
         );
+        assert_eq!(references.images, ["whether image shop:v1 can be pulled"]);
+    }
+
+    #[test]
+    fn pull_secrets_of_the_account_count_where_the_pod_names_none() {
+        let account =
+            json!({"metadata": {"name": "shop"}, "imagePullSecrets": [{"name": "registry"}]});
+        let found = pull_secrets(&account, &json!({"spec": {}}));
+        assert_eq!(
+            found[0].object(),
+            "Secret registry (imagePullSecrets of ServiceAccount shop)"
+        );
+        assert!(!found[0].needed);
+        assert!(pull_secrets(&account, &template()).is_empty());
+    }
+
+    #[test]
+    fn metadata_shows_a_key_where_somebody_owns_its_field() {
+        let references = References::of(&template());
+        let db = references.iter().find(|r| r.name == "db").unwrap();
+        let owned = |key: &str| {
+            json!({"metadata": {"managedFields": [
+                {"manager": "helm", "fieldsV1": {"f:data": {".": {}, format!("f:{key}"): {}}}},
+            ]}})
+        };
+        assert!(shows_keys(db, &owned("password")));
+        assert!(!shows_keys(db, &owned("user")));
+        assert!(!shows_keys(db, &json!({"metadata": {}})));
     }
 
     #[test]

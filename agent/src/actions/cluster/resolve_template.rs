@@ -1,15 +1,19 @@
 //! `kube.resolve-template`: which older template is meant, and whether what it refers to still exists.
 //!
-//! It reads Secrets only where a template names a key of one, and then keeps the names of keys alone.
+//! Of Secrets it asks for metadata alone. Where a template names a key of one and the metadata does not show that it is
+//! there, it reads the Secret and keeps the names of its keys.
 
 use aldis_core::action::inputs::KubeResolveTemplate;
+use aldis_core::plan::part::Feasibility;
 use serde_json::{Value, json};
 
 use super::super::{Trouble, images};
 use super::Cluster;
 use super::deployment::Live;
 use super::error::Error;
-use super::references::{CLAIM, Reference, References, lacking};
+use super::references::{
+    CLAIM, Reference, References, SECRET, SERVICE_ACCOUNT, lacking, pull_secrets, shows_keys,
+};
 use super::server::{Deadline, Shape};
 use crate::clock::{Clock, SystemClock};
 
@@ -23,6 +27,12 @@ pub(super) struct Resolved {
     pub(super) missing: Vec<String>,
     /// What cannot be known.
     pub(super) unknown: Vec<String>,
+}
+
+/// What is known of the way back from a change, before it is made.
+pub(super) struct Back {
+    pub(super) feasibility: Feasibility,
+    pub(super) warnings: Vec<String>,
 }
 
 /// A template that was chosen, for the plan's warnings.
@@ -69,11 +79,17 @@ impl Cluster {
         let references = References::of(template);
         let mut resolved = Resolved {
             missing: Vec::new(),
-            unknown: references.unknown.clone(),
+            unknown: [references.unknown.clone(), references.images.clone()].concat(),
         };
         for reference in references.iter().take(MOST_LOOKUPS) {
-            self.look_up(live, reference, &mut resolved, deadline)
+            let found = self
+                .look_up(live, reference, &mut resolved, deadline)
                 .await?;
+            if let Some(account) = found.filter(|_| reference.resource == SERVICE_ACCOUNT) {
+                for secret in pull_secrets(&account, template) {
+                    self.look_up(live, &secret, &mut resolved, deadline).await?;
+                }
+            }
         }
         let left = references.iter().skip(MOST_LOOKUPS);
         resolved
@@ -88,24 +104,69 @@ impl Cluster {
         reference: &Reference,
         resolved: &mut Resolved,
         deadline: Deadline,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Option<Value>, Trouble> {
         let namespace = reference.namespaced().then_some(live.namespace.as_str());
         let Ok(path) = reference.resource.one(namespace, &reference.name) else {
             resolved.missing.push(reference.object());
-            return Ok(());
+            return Ok(None);
         };
-        // A claim's phase is in its status.
-        let whole = !reference.keys.is_empty() || reference.resource == CLAIM;
-        let shape = if whole { Shape::Whole } else { Shape::Metadata };
-        match self.server.find(&path, shape, deadline).await {
-            Ok(found) => resolved.note(reference, found.as_ref()),
+        match self.read_of(reference, &path, deadline).await {
+            Ok(found) => {
+                resolved.note(reference, found.as_ref());
+                return Ok(found);
+            }
             Err(Error::Refused(_)) => resolved.unknown.push(format!(
                 "whether {} is there: the agent may not read it",
                 reference.object()
             )),
             Err(error) => return Err(error.reading(&format!("read {}", reference.object()))),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// As little of an object as tells whether it will do.
+    async fn read_of(
+        &self,
+        reference: &Reference,
+        path: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Value>, Error> {
+        // A claim's phase is in its status, an account's pull secrets beside its metadata.
+        let whole = [CLAIM, SERVICE_ACCOUNT].contains(&reference.resource);
+        let keys = !reference.keys.is_empty();
+        if whole || (keys && reference.resource != SECRET) {
+            return self.server.find(path, Shape::Whole, deadline).await;
+        }
+        let found = self.server.find(path, Shape::Metadata, deadline).await?;
+        match &found {
+            Some(found) if !shows_keys(reference, found) => {
+                self.server.find(path, Shape::Whole, deadline).await
+            }
+            Some(_) | None => Ok(found),
+        }
+    }
+
+    /// Whether the template that is there now could be put back, once another one has taken its place.
+    pub(super) async fn way_back(&self, live: &Live, deadline: Deadline) -> Result<Back, Trouble> {
+        let mut resolved = self.resolved(live, &live.template, deadline).await?;
+        if live.counts.complete() {
+            // Its pods run, so its images were pulled.
+            let images = References::of(&live.template).images;
+            resolved.unknown.retain(|what| !images.contains(what));
+        }
+        let feasibility = if resolved.missing.is_empty() {
+            Feasibility::Possible
+        } else {
+            let missing = resolved.missing.join(", ");
+            let why = format!("the template that is there now needs what is gone: {missing}");
+            Feasibility::Impossible { why }
+        };
+        let of = format!("{}, if it is put back as it is now", live.object());
+        let unknown = resolved.unknown.iter();
+        Ok(Back {
+            feasibility,
+            warnings: unknown.map(|what| not_known(&of, what)).collect(),
+        })
     }
 }
 
@@ -121,6 +182,8 @@ impl Resolved {
                 self.missing
                     .push(format!("the volume of {}", reference.object()));
             }
+            // Asked for its metadata alone, it holds nothing else.
+            Some(found) if shows_keys(reference, found) => {}
             Some(found) => {
                 let lacking = lacking(reference, found);
                 self.missing.extend(
@@ -138,11 +201,12 @@ fn warnings(of: &str, resolved: &Resolved) -> Vec<String> {
         .missing
         .iter()
         .map(|what| format!("{of}: {what} is missing"));
-    let unknown = resolved
-        .unknown
-        .iter()
-        .map(|what| format!("{of}: not known: {what}"));
+    let unknown = resolved.unknown.iter().map(|what| not_known(of, what));
     missing.chain(unknown).collect()
+}
+
+fn not_known(of: &str, what: &str) -> String {
+    format!("{of}: not known: {what}")
 }
 
 #[cfg(test)]

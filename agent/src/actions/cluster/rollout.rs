@@ -22,7 +22,7 @@ use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
 use serde_json::Value;
 
-use super::super::template::Completeness;
+use super::super::template::{Completeness, changed_since};
 use super::deployment::{Counts, Live, conditions, text};
 
 const HICCUP: Duration = Duration::from_secs(5);
@@ -92,6 +92,8 @@ pub(super) struct Container {
     pub(super) restarts: i64,
     /// Reason and message of its waiting state.
     pub(super) waiting: Option<(String, String)>,
+    /// Whether it runs right now.
+    pub(super) running: bool,
     /// How it ended last, such as "exit code 1 (Error)".
     pub(super) ended: Option<String>,
 }
@@ -151,6 +153,9 @@ struct Ail {
 pub(super) struct Watch {
     goal: Goal,
     patience: Duration,
+    /// The template that the job left; none where no step of it wrote one.
+    left: Option<Digest>,
+    /// The one of the first look.
     template: Option<Digest>,
     best: Option<Best>,
     moved: Duration,
@@ -158,6 +163,15 @@ pub(super) struct Watch {
     restarts: BTreeMap<(String, String), i64>,
     overdue: Option<(Duration, bool)>,
     ails: Vec<Ail>,
+    /// Pods of the last look that do not serve, and for no reason of the table.
+    unready: Vec<Unready>,
+}
+
+/// A pod that does not serve and does not say why.
+#[derive(Clone, Debug, PartialEq)]
+struct Unready {
+    line: String,
+    log: Option<LogOf>,
 }
 
 /// The furthest that a rollout has come. Each number can only rise, so that a pod that gets ready and fails again and
@@ -173,11 +187,13 @@ struct Best {
 }
 
 impl Watch {
-    /// Waits for `goal` and gives up when nothing gets better for `patience`.
-    pub(super) fn new(goal: Goal, patience: Duration) -> Self {
+    /// Waits for `goal` and gives up when nothing gets better for `patience`, or when the template is not the one that
+    /// the job `left`: a rollout of another one is nothing to wait for, however well it goes.
+    pub(super) fn new(goal: Goal, patience: Duration, left: Option<Digest>) -> Self {
         Self {
             goal,
             patience,
+            left,
             template: None,
             best: None,
             moved: Duration::ZERO,
@@ -185,6 +201,7 @@ impl Watch {
             restarts: BTreeMap::new(),
             overdue: None,
             ails: Vec::new(),
+            unready: Vec::new(),
         }
     }
 
@@ -204,6 +221,7 @@ impl Watch {
         self.note_progress(look, now);
         if let Some(pods) = look.pods {
             self.ails = self.ailing(live, pods);
+            self.unready = self.not_serving(pods);
         }
         self.date(now);
         if let Some(ail) = self.past_grace(now) {
@@ -238,6 +256,9 @@ impl Watch {
 
     /// Somebody gave it another template meanwhile: what they wait for is not what this step was to see.
     fn another_template(&mut self, live: &Live) -> Option<Failure> {
+        if self.left.as_ref().is_some_and(|left| *left != live.hash) {
+            return Some(changed_since(&live.object(), &live.changed_by()));
+        }
         let first = self.template.get_or_insert_with(|| live.hash.clone());
         if *first == live.hash {
             return None;
@@ -296,6 +317,12 @@ impl Watch {
         }
         found.extend(not_made(live));
         found
+    }
+
+    fn not_serving(&self, pods: &[Pod]) -> Vec<Unready> {
+        let ails = |pod: &Pod| self.ails.iter().any(|ail| ail.pod == pod.name);
+        let unready = pods.iter().filter(|pod| !pod.ready && !ails(pod));
+        unready.map(Unready::of).collect()
     }
 
     /// Keeps since when each reason holds; one that went away starts anew.
@@ -363,6 +390,7 @@ impl Watch {
     fn explained(&self, failure: Failure) -> Stuck {
         let mut evidence: Vec<String> = self.ails.iter().map(Ail::line).collect();
         evidence.dedup();
+        evidence.extend(self.unready.iter().map(|unready| unready.line.clone()));
         let left = evidence.len().saturating_sub(MOST_PODS);
         evidence.truncate(MOST_PODS);
         if left > 0 {
@@ -370,8 +398,35 @@ impl Watch {
         }
         Stuck {
             failure: failure.with_evidence(evidence),
-            log: self.ails.iter().find_map(|ail| ail.log.clone()),
+            log: self.log(),
         }
+    }
+
+    fn log(&self) -> Option<LogOf> {
+        let of_ail = self.ails.iter().find_map(|ail| ail.log.clone());
+        of_ail.or_else(|| self.unready.iter().find_map(|unready| unready.log.clone()))
+    }
+}
+
+impl Unready {
+    fn of(pod: &Pod) -> Self {
+        let name = &pod.name;
+        let Some(container) = pod.containers.iter().find(|container| !container.ready) else {
+            let says = if pod.containers.is_empty() {
+                "no container has been started yet"
+            } else {
+                "its containers are ready and it is not"
+            };
+            let line = format!("pod {name}: {says}");
+            return Self { line, log: None };
+        };
+        let line = format!("pod {name}, container {}", container.line());
+        let log = container.running.then(|| LogOf {
+            pod: name.clone(),
+            container: container.name.clone(),
+            previous: false,
+        });
+        Self { line, log }
     }
 }
 
@@ -521,8 +576,25 @@ impl Container {
             ready: status["ready"] == true,
             restarts: status["restartCount"].as_i64().unwrap_or(0),
             waiting: waiting.map(|waiting| (text(waiting, "reason"), text(waiting, "message"))),
+            running: status.pointer("/state/running").is_some(),
             ended: ended.map(ending),
         }
+    }
+
+    /// Such as "app: running, not ready, restarted 2 times, ended last with exit code 1 (Error)".
+    fn line(&self) -> String {
+        let state = match &self.waiting {
+            Some((reason, message)) if message.is_empty() => format!("waiting ({reason})"),
+            Some((reason, message)) => format!("waiting ({reason}: {})", cut(message)),
+            None if self.running => "running".to_owned(),
+            None => "ended".to_owned(),
+        };
+        let ended = match &self.ended {
+            Some(ended) => format!(", ended last with {ended}"),
+            None => String::new(),
+        };
+        let Self { name, restarts, .. } = self;
+        format!("{name}: {state}, not ready, restarted {restarts} times{ended}")
     }
 }
 
@@ -570,7 +642,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        Watch::new(Goal::RolledOut, PATIENCE)
+        Watch::new(Goal::RolledOut, PATIENCE, None)
     }
 
     fn stuck(verdict: Verdict) -> Stuck {
@@ -703,7 +775,7 @@ mod tests {
                 "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}]},
         }))
         .unwrap();
-        let mut watch = Watch::new(Goal::RolledOut, seconds(20));
+        let mut watch = Watch::new(Goal::RolledOut, seconds(20), None);
         let live = moving();
         let pods = [unscheduled];
         assert_eq!(look(&mut watch, &live, &pods, 0), Verdict::Moving);
@@ -793,6 +865,49 @@ mod tests {
             stuck(look(&mut watch, &other, &[], 2)).failure.kind,
             "paused"
         );
+    }
+
+    #[test]
+    fn a_rollout_of_a_template_that_the_job_did_not_leave_is_drift_however_complete() {
+        let left = samples::live("checkout:v2").hash;
+        let mut watch = Watch::new(Goal::RolledOut, PATIENCE, Some(left));
+        assert_eq!(
+            look(&mut watch, &samples::live("checkout:v2"), &[], 0),
+            Verdict::Reached
+        );
+        let failure = stuck(look(&mut watch, &samples::live("checkout:v1"), &[], 1)).failure;
+        assert_eq!(failure.kind, "drift");
+        assert!(
+            failure
+                .cause
+                .contains("after the job wrote it, by kubectl-set at"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn pods_that_run_and_do_not_serve_are_told_with_whose_log_to_read() {
+        let mut watch = watch();
+        let live = moving();
+        let pods: Vec<Pod> = (1..=4)
+            .map(|number| {
+                let mut pod = pod(&json!({
+                    "name": "app", "ready": false, "restartCount": 1, "state": {"running": {}},
+                    "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+                }));
+                pod.name = format!("p-{number}");
+                pod
+            })
+            .collect();
+        assert_eq!(look(&mut watch, &live, &pods, 0), Verdict::Moving);
+        let stuck = stuck(look(&mut watch, &live, &pods, 120));
+        assert_eq!(
+            stuck.failure.evidence[0],
+            "pod p-1, container app: running, not ready, restarted 1 times, ended last with exit code 1 (Error)"
+        );
+        assert_eq!(stuck.failure.evidence.len(), MOST_PODS + 1, "{stuck:?}");
+        let log = stuck.log.expect("whose log");
+        assert_eq!((log.pod.as_str(), log.previous), ("p-1", false));
     }
 
     #[test]

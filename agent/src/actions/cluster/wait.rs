@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use aldis_core::action::inputs::KubeWait;
+use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -36,26 +37,28 @@ impl Cluster {
     pub(super) async fn wait(
         &self,
         with: &KubeWait,
+        left: Option<Digest>,
         progress: &Progress,
         deadline: Deadline,
     ) -> Result<Value, Trouble> {
-        let watch = Watch::new(Goal::RolledOut, with.fail_after_no_progress);
+        let watch = Watch::new(Goal::RolledOut, with.fail_after_no_progress, left);
         let live = self
             .watched(&with.namespace, &with.deployment, watch, progress, deadline)
             .await?;
         Ok(json!({"ready": live.counts.available, "replicas": live.counts.wanted}))
     }
 
-    /// Waits for what an undo must reach.
+    /// Waits for what an undo must reach, with the template that it put `back`.
     pub(super) async fn wait_for(
         &self,
         namespace: &str,
         name: &str,
         goal: Goal,
+        back: Digest,
         progress: &Progress,
         deadline: Deadline,
     ) -> Result<Live, Trouble> {
-        let watch = Watch::new(goal, PATIENCE);
+        let watch = Watch::new(goal, PATIENCE, Some(back));
         self.watched(namespace, name, watch, progress, deadline)
             .await
     }

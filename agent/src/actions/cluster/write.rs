@@ -55,8 +55,10 @@ impl Cluster {
             Some(_) => (untried(&live), Feasibility::NotNeeded),
             None => {
                 not_paused(&live)?;
-                let tried = self.try_out(call, &live, &change, deadline).await?;
-                (tried, Feasibility::Possible)
+                let mut tried = self.try_out(call, &live, &change, deadline).await?;
+                let back = self.way_back(&live, deadline).await?;
+                tried.warnings.extend(back.warnings);
+                (tried, back.feasibility)
             }
         };
         let owners = self.owners(&live, deadline).await;
@@ -64,7 +66,8 @@ impl Cluster {
         warnings.extend(owners.warnings);
         let facts = WriteFacts {
             object: DEPLOYMENT.named(&live.namespace, &live.name),
-            touched: live.hash.clone(),
+            touched: self.key.sealed(&live.hash),
+            becomes: self.key.sealed(&hash(&change.template)),
             diff: redact::diff(&live.template, &tried.template, &self.key),
             owners: owners.found,
             basis: tried.basis,
@@ -80,14 +83,8 @@ impl Cluster {
         deadline: Deadline,
     ) -> Result<super::super::Before, Trouble> {
         let (live, change) = self.wanted(call, deadline).await?;
-        template::as_planned(
-            call.planned.as_ref(),
-            &live.object(),
-            &live.hash,
-            &change,
-            &live.changed_by(),
-        )
-        .map_err(Trouble::refused)?;
+        template::as_planned(call, &live.object(), &live.seen(), &change, &self.key)
+            .map_err(Trouble::refused)?;
         let after = match &change.unchanged {
             Some(_) => live.hash.clone(),
             None => {
@@ -127,8 +124,7 @@ impl Cluster {
                 return Ok(before.applied(&before.after));
             }
             if seen.uid != before.uid || seen.hash != before.hash {
-                let failure =
-                    template::drift(&live.object(), &before.hash, &seen.hash, &seen.changed_by);
+                let failure = template::drift(&live.object(), &before.hash, &seen, &self.key);
                 return Err(Trouble::refused(failure));
             }
             not_paused(&live)?;
@@ -208,8 +204,10 @@ impl Cluster {
         }
         let after = template::after_hash(effect.after.as_ref());
         let (namespace, name) = inputs::written(call)?;
+        // The request of a step whose end nobody recorded may still be on its way.
+        let mut may_land = effect.after.is_none();
         let mut collided = Collided::default();
-        loop {
+        let back = loop {
             let Some(live) = self.find(&namespace, &name, deadline).await? else {
                 let cause = format!("Deployment {namespace}/{name} was deleted since our step");
                 return Err(Trouble::refused(Failure::new("drift", cause)));
@@ -217,21 +215,26 @@ impl Cluster {
             let way = before.way_back(&live.object(), &live.seen(), after.as_ref());
             match way.map_err(Trouble::refused)? {
                 WayBack::NothingDone => return Ok(()),
-                WayBack::AlreadyBack => break,
+                WayBack::AlreadyBack if may_land => {
+                    self.fence_write(call, deadline).await?;
+                    may_land = false;
+                    continue;
+                }
+                WayBack::AlreadyBack => break live.hash,
                 WayBack::Send => {}
             }
             not_paused(&live)?;
             let sent = self.send(call, &live, &before.template, Mode::Real, deadline);
             match sent.await {
-                Ok(_) => {
+                Ok(after) => {
                     progress.say(format!("{}: pod template put back", live.object()));
-                    break;
+                    break after.hash;
                 }
                 Err(error) => collided.again(&live, error).await?,
             }
-        }
+        };
         let goal = Goal::AsBefore(before.rollout);
-        self.wait_for(&namespace, &name, goal, progress, deadline)
+        self.wait_for(&namespace, &name, goal, back, progress, deadline)
             .await
             .map(|_| ())
             .map_err(after_effect)
@@ -290,8 +293,7 @@ impl Cluster {
             collided.again(&live, error).await.map_err(nothing_sent)?;
             let now = self.existing(&live.namespace, &live.name, deadline).await?;
             if now.uid != live.uid || now.hash != live.hash {
-                let failure =
-                    template::drift(&live.object(), &live.hash, &now.hash, &now.changed_by());
+                let failure = template::drift(&live.object(), &live.hash, &now.seen(), &self.key);
                 return Err(Trouble::refused(failure));
             }
             live = now;

@@ -196,6 +196,7 @@ async fn works_after(failures: u32, within: Duration) -> Result<u32, Trouble> {
             direction: aldis_core::job::Direction::Forward,
         },
         planned: None,
+        left: None,
         timeout: within,
     };
     let tries = Cell::new(0);
