@@ -512,7 +512,7 @@ pub mod inputs {
         pub deployment: String,
         /// Its namespace.
         pub namespace: String,
-        /// Acts only where this image, tag or digest runs; none or empty = everywhere.
+        /// Acts only where this image, tag or digest runs; where none is given the plan is refused and lists what runs.
         #[serde(default)]
         pub from: Option<String>,
         /// `previous`, `revision:N`, an image or a digest.

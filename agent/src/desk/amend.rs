@@ -30,8 +30,8 @@ const DOUBTED: usize = 16;
 
 /// What the next runner of an attempt is to know.
 pub(super) struct Again {
-    assignment: Assignment,
-    told: Told,
+    pub(super) assignment: Assignment,
+    pub(super) told: Told,
     purpose: Purpose,
     broken: u32,
 }
@@ -130,13 +130,13 @@ impl Table {
         }
     }
 
-    /// An order of an open attempt without a runner.
-    pub(super) fn order_again(&mut self, key: &AttemptKey, told: Told) {
+    /// What is wanted of an open attempt without a runner, because of an order of `asked`.
+    pub(super) fn order_again(&mut self, key: &AttemptKey, told: Told, asked: &AttemptKey) {
         match self.again.get_mut(key) {
             Some(again) => again.told = told,
             None => self.refuse(
-                key,
-                format!("it is open in the agent's journal and has no runner; {AFTER_RESTART}"),
+                asked,
+                format!("the agent's journal holds {key} open without a runner; {AFTER_RESTART}"),
             ),
         }
     }

@@ -177,12 +177,14 @@ impl Table {
                 self.taken(&key);
                 self.say_end(&key);
             }
-            Weighed::Open => self.order_again(&key, told(wanted)),
+            Weighed::Open => self.order_again(&key, told(wanted), &key),
             Weighed::TooLate(why) => self.refuse(&key, why.to_string()),
             Weighed::Behind(earlier) => {
                 // Its number was given, so nobody waits for the one before it.
-                self.tell(&earlier, Told::Stop);
-                self.wait_or_bury(key, assignment).await;
+                self.wait_or_bury(key.clone(), assignment).await;
+                if !self.tell(&earlier, Told::Stop) {
+                    self.order_again(&earlier, Told::Stop, &key);
+                }
             }
             Weighed::New => match wanted {
                 Wanted::Observe if self.may_attend() => {
@@ -387,12 +389,13 @@ impl Table {
             if self.ordered.contains(key) || attended.purpose == Purpose::Doubt {
                 continue;
             }
-            let told = match attended.assignment.order.direction {
-                Direction::Forward => Told::Stop,
-                Direction::Undo => Told::Go,
-            };
+            let told = unwanted(&attended.assignment);
             info!(attempt = %key, ?told, "not ordered any more");
             attended.told.send_replace(told);
+        }
+        let unordered = self.again.iter_mut();
+        for (_, again) in unordered.filter(|(key, _)| !self.ordered.contains(*key)) {
+            again.told = unwanted(&again.assignment);
         }
     }
 
@@ -459,6 +462,14 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+/// What an attempt is told that nobody orders: nobody ever wants half of an undo.
+fn unwanted(assignment: &Assignment) -> Told {
+    match assignment.order.direction {
+        Direction::Forward => Told::Stop,
+        Direction::Undo => Told::Go,
     }
 }
 

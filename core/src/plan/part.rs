@@ -100,10 +100,11 @@ pub struct StepPlan {
     /// The object it changes; none for a step that only reads.
     #[serde(default)]
     pub object: Option<ObjectRef>,
-    /// SHA-256 of the part of the object that the step touches, as found. Drift is judged on it.
+    /// Digest of the part of the object that the step touches, as found, under a key of its agent: of a part with a
+    /// short secret in it the plain one would tell which. Drift is judged on it, by that agent alone.
     #[serde(default)]
     pub touched: Option<Digest>,
-    /// SHA-256 of that part as the step would send it: what was approved. An agent that would send another one refuses,
+    /// The same of that part as the step would send it: what was approved. An agent that would send another one refuses,
     /// so that `previous` cannot come to mean something else between plan and run.
     #[serde(default)]
     pub becomes: Option<Digest>,

@@ -178,6 +178,10 @@ async fn one_that_breaks_each_time_is_said_to_be_unknown_and_why() {
     assert!(is_changed(&steps, "set"));
     rig.order(&assignment, Wanted::Go).await;
     assert!(rig.refusal().await.contains("a restart of the agent"));
+    let mut next = assignment.clone();
+    next.order.attempt = aldis_core::ids::Attempt(2);
+    rig.order(&next, Wanted::Go).await;
+    assert!(rig.refusal().await.contains("holds attempt 1"));
     rig.restart().await;
     rig.order(&assignment, Wanted::Go).await;
     assert_eq!(rig.ended(1).await.0, SegmentOutcome::Succeeded);
