@@ -16,6 +16,9 @@ use crate::ids::{StepId, TargetName};
 use crate::runbook::expression::{Expression, Scope};
 use crate::runbook::{Runbook, Soak};
 
+/// Targets that could not be read, of which a job's record tells: enough for a person to see what they have in common.
+const UNREAD_KEPT: usize = 16;
+
 /// How often progress is committed, so that a later leader goes on from there: at most this much
 /// waiting is done twice.
 pub const COMMIT_EVERY: Duration = Duration::from_secs(10);
@@ -26,9 +29,6 @@ const PATIENCE: u32 = 2;
 /// How far the wait has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-/// Targets that could not be read, of which a job's record tells: enough for a person to see what they have in common.
-const UNREAD_KEPT: usize = 16;
-
 pub struct SoakProgress {
     /// After which wave.
     pub wave: usize,
@@ -111,7 +111,9 @@ impl SoakProgress {
         let unread = self.unread.iter().take(UNREAD_KEPT);
         Self {
             latest: BTreeMap::new(),
-            unread: unread.map(|(name, why)| (name.clone(), why.clone())).collect(),
+            unread: unread
+                .map(|(name, why)| (name.clone(), why.clone()))
+                .collect(),
             ..self.clone()
         }
     }

@@ -93,6 +93,7 @@ async fn services(case: &Case, fleet: Arc<Fleet>) -> anyhow::Result<Services> {
         agents,
         limits: Limits::default(),
         open_jobs: 1000,
+        draw: rand::random::<u128>,
         plan_expiry: Duration::from_secs(30 * 60),
     }))
 }

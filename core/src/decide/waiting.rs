@@ -157,7 +157,7 @@ impl WaitingOn {
             | Self::AgentHeld { target, .. }
             | Self::Deferred { target, .. }
             | Self::LatePlan { target }
-            | Self::Operator { target } => Some(target),
+            | Self::Operator { target, .. } => Some(target),
             Self::Turn
             | Self::RunningJobs { .. }
             | Self::DriftCheck { .. }
