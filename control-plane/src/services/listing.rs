@@ -14,12 +14,14 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::warn;
 
 use super::{Error, Services};
 use crate::jobs;
 use crate::leader::inventory;
-use crate::records::{self, Ended, PlanHeader};
+use crate::records::{self, PlanHeader};
 use crate::store::keys;
+use crate::telemetry::chain;
 use crate::turns;
 
 /// Shortest time between two views of one watch: people see no more, and 1,000 targets make 1 MB each.
@@ -36,6 +38,12 @@ const LINES: usize = 1024;
 
 /// After the end of a job its agents' last lines may still be under way.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// For this view to see what the store already has.
+const CATCHES_UP: Duration = Duration::from_secs(2);
+
+/// Ended jobs read at once: one of a thousand targets is a megabyte.
+const PAGE: usize = 64;
 
 /// Which jobs to list.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +81,7 @@ impl Services {
     }
 
     pub(super) fn plan_view(&self, plan: Plan, expired: bool) -> Result<PlanView, Error> {
-        let held = turns::held(&self.0.view)?;
+        let held = turns::held(&self.0.view);
         let mut conflicts = Vec::new();
         for (target, part) in &plan.parts {
             if !matches!(part.disposition, Disposition::Run) {
@@ -105,13 +113,28 @@ impl Services {
 
     async fn job_view(&self, id: &JobId) -> Result<JobView, Error> {
         let parts = &self.0;
-        if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
+        if let Some(loaded) = self.hot_job(id).await? {
             let seen = inventory::observe(&parts.view, &parts.turns, &loaded, parts.limits);
             let waiting = decide(&loaded.job, &seen.await?, self.now()).waiting;
             return Ok(core_view::job(&loaded.job, &waiting, self.now()));
         }
         let ended = self.ended(id).await?;
         Ok(core_view::job(&ended, &[], self.now()))
+    }
+
+    /// The job, if it has not ended; also where it was made on another replica a moment ago.
+    pub(super) async fn hot_job(&self, id: &JobId) -> Result<Option<jobs::Loaded>, Error> {
+        let parts = &self.0;
+        if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
+            return Ok(Some(loaded));
+        }
+        let Some(record) = parts.store.get(&keys::job_header(id.as_str())).await? else {
+            return Ok(None);
+        };
+        let reaches = parts.view.reaches(record.modified);
+        // Where the view hangs, `fresh` says so at the next call.
+        let _ = tokio::time::timeout(CATCHES_UP, reaches).await;
+        Ok(jobs::load(&parts.view, &parts.plans, id).await?)
     }
 
     pub(super) async fn ended(&self, id: &JobId) -> Result<Job, Error> {
@@ -166,20 +189,38 @@ impl Services {
         Ok(())
     }
 
-    /// Jobs, newest first.
+    /// Jobs, newest first. Ended ones are gone through page by page, of which only the newest are held.
     pub async fn list_jobs(&self, filter: &Filter) -> Result<Vec<Header>, Error> {
-        let mut all = jobs::headers(&self.0.view)?;
+        let headers = jobs::headers(&self.0.view);
+        for error in &headers.unreadable {
+            warn!(error = chain(error), "job left out of a list");
+        }
+        let mut all = headers.readable;
         let hot: BTreeSet<JobId> = all.iter().map(|header| header.id.clone()).collect();
-        for record in self.0.store.list(keys::ENDED).await?.records {
-            let ended: Ended = records::read(&record)?;
-            if !hot.contains(&ended.header.id) {
-                all.push(ended.header);
+        all.retain(|header| filter.takes(header));
+        let mut behind = None;
+        loop {
+            let page = self
+                .0
+                .store
+                .list_page(keys::ENDED, behind.as_ref(), PAGE)
+                .await?;
+            for record in &page {
+                match jobs::ended_header(record) {
+                    Ok(header) if filter.takes(&header) && !hot.contains(&header.id) => {
+                        all.push(header);
+                    }
+                    Ok(_) => {}
+                    Err(error) => warn!(error = chain(&error), "job left out of a list"),
+                }
+            }
+            all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
+            all.truncate(filter.limit);
+            match page.last() {
+                Some(last) if page.len() == PAGE => behind = Some(last.key.clone()),
+                _ => return Ok(all),
             }
         }
-        all.retain(|header| filter.takes(header));
-        all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
-        all.truncate(filter.limit);
-        Ok(all)
     }
 
     /// Log lines of a job from every target's agent; with `follow`, until the job has ended.
@@ -234,7 +275,13 @@ impl Services {
             Ok(mut source) => loop {
                 tokio::select! {
                     line = source.next() => match line {
-                        Some(line) => if lines.send(Logged::Line(line)).await.is_err() { return },
+                        Some(Ok(line)) => if lines.send(Logged::Line(line)).await.is_err() { return },
+                        Some(Err(error)) => {
+                            let reason = error.to_string();
+                            // The reader may have left.
+                            let _ = lines.send(Logged::Gap { target, reason }).await;
+                            return;
+                        }
                         None => return,
                     },
                     _ = ended.next() => return,
@@ -265,7 +312,7 @@ impl Services {
 
     /// The job with its plan, hot or ended.
     pub(super) async fn whole_job(&self, id: &JobId) -> Result<Arc<Job>, Error> {
-        match jobs::load(&self.0.view, &self.0.plans, id).await? {
+        match self.hot_job(id).await? {
             Some(loaded) => Ok(Arc::new(loaded.job)),
             None => Ok(Arc::new(self.ended(id).await?)),
         }
