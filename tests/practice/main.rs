@@ -3,6 +3,7 @@
 mod asked;
 mod jobs;
 mod linked;
+mod replicas;
 mod submissions;
 
 /// A remedy: wave of one, then the rest; no soak.
