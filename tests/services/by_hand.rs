@@ -91,6 +91,14 @@ impl Who {
     pub(crate) async fn try_register(&self, plane: &Plane) -> Result<(ByHand, In), Status> {
         let channel = self.connect(plane).await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.try_register_over(channel).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn try_register_over(
+        &self,
+        channel: tonic::transport::Channel,
+    ) -> Result<(ByHand, In), Status> {
         let (outgoing, requests) = mpsc::channel(16);
         let first = v1::SessionRequest {
             message: Some(Out::Register(Box::new(self.register()))),
@@ -117,7 +125,12 @@ impl Who {
                 match self.try_register(plane).await {
                     Ok((by_hand, In::Registered(_))) => return by_hand,
                     Ok((_, other)) => panic!("{other:?}"),
-                    Err(status) if status.code() == tonic::Code::Unavailable => {}
+                    // A connection that breaks while a replica starts again has no code of its own.
+                    Err(status)
+                        if matches!(
+                            status.code(),
+                            tonic::Code::Unavailable | tonic::Code::Unknown
+                        ) => {}
                     Err(status) => panic!("{status:?}"),
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -171,7 +184,7 @@ impl ByHand {
         }
     }
 
-    async fn answer(&self, ask: &v1::Ask) {
+    pub(crate) async fn answer(&self, ask: &v1::Ask) {
         let answer = match parse::<Question>(ask.question.as_ref(), "question").unwrap() {
             Question::Attempts => Answer::Attempts(self.who.list()),
             Question::Plan(_) => Answer::Plan(Box::new(TargetPart {

@@ -3,6 +3,7 @@
 mod by_hand;
 mod doors;
 mod lines;
+mod orders;
 mod refusals;
 mod requests;
 mod sessions;

@@ -207,3 +207,19 @@ async fn of_two_processes_with_one_identity_neither_gets_a_permit_until_one_is_s
     // The other one says nothing any more.
     first.is_granted().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_replica_that_leaves_asks_its_agents_to_move_and_takes_in_no_other() {
+    let plane = Plane::start().await.unwrap();
+    let mut agent = Who::new(ONE).register_with(&plane).await;
+    agent.is_granted().await.unwrap();
+    let other = Who::new(TWO);
+    let connection = other.connect(&plane).await.unwrap();
+    let leaving = tokio::spawn(plane.stop());
+    let moved = |frame: &In| matches!(frame, In::Move(_)).then_some(());
+    agent.find(moved).await.unwrap();
+    let refused = other.try_register_over(connection).await.err().unwrap();
+    assert!(refused.message().contains("leaving"), "{refused:?}");
+    drop(agent);
+    leaving.await.unwrap().unwrap();
+}
