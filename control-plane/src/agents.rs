@@ -36,6 +36,14 @@ pub enum AskError {
         /// How long was waited.
         within: Duration,
     },
+    /// It answered, and not to the end.
+    #[error("lines of {target} are missing: {why}")]
+    Cut {
+        /// Whose.
+        target: TargetName,
+        /// What happened.
+        why: String,
+    },
     /// It answered that it cannot.
     #[error("{problem}")]
     Refused {
@@ -43,6 +51,9 @@ pub enum AskError {
         problem: String,
     },
 }
+
+/// A line of a job's log, or why those that follow are missing: then nothing follows.
+pub type Logged = Result<LogLine, AskError>;
 
 /// What is known of one agent.
 #[derive(Clone, Debug)]
@@ -71,14 +82,14 @@ pub trait Agents: Send + Sync {
         within: Duration,
     ) -> Result<Answer, AskError>;
 
-    /// Lines of a job's log on one target, after a sequence number; with `follow`, until it ends.
+    /// Lines of a job's log on one target, after a sequence number; with `follow`, until nobody reads them.
     async fn logs(
         &self,
         target: &TargetName,
         job: &JobId,
         after: u64,
         follow: bool,
-    ) -> Result<BoxStream<'static, LogLine>, AskError>;
+    ) -> Result<BoxStream<'static, Logged>, AskError>;
 
     /// Every agent ever registered, in order.
     fn fleet(&self) -> Vec<AgentFacts>;

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::instrument::Instrumented;
+use tracing::{Instrument, Span, field, info_span};
 
 use crate::grpc::status::not_allowed;
 use crate::identity::{Identity, Peer};
@@ -88,8 +90,10 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future =
-        futures::future::Either<std::future::Ready<Result<S::Response, S::Error>>, S::Future>;
+    type Future = futures::future::Either<
+        std::future::Ready<Result<S::Response, S::Error>>,
+        Instrumented<S::Future>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -98,14 +102,33 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         match admit(request.extensions().get::<Peer>(), request.uri().path()) {
             Ok(identity) => {
+                let call = span(&request, &identity);
                 request.extensions_mut().insert(identity);
-                futures::future::Either::Right(self.inner.call(request))
+                futures::future::Either::Right(self.inner.call(request).instrument(call))
             }
             Err(status) => {
                 futures::future::Either::Left(std::future::ready(Ok(status.into_http())))
             }
         }
     }
+}
+
+/// Stands before whatever is logged of a call: who called what, and under which trace of the command line.
+fn span<B>(request: &http::Request<B>, identity: &Identity) -> Span {
+    let method = request.uri().path();
+    let call = info_span!("call", method, %identity, trace = field::Empty);
+    if let Some(trace) = trace(request.headers()) {
+        call.record("trace", trace);
+    }
+    call
+}
+
+/// The trace that the command line began: the 32 digits of its `traceparent`.
+pub fn trace(headers: &http::HeaderMap) -> Option<String> {
+    let header = headers.get("traceparent")?.to_str().ok()?;
+    let id = header.split('-').nth(1)?;
+    let readable = id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit());
+    readable.then(|| id.to_ascii_lowercase())
 }
 
 fn admit(peer: Option<&Peer>, path: &str) -> Result<Identity, Status> {

@@ -40,7 +40,7 @@ pub struct Writer<'a> {
     pub clock: &'a dyn Clock,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     /// Writes events; the revision to wait for before deciding again. A conflict is no error: the
     /// next decision starts from what somebody else wrote.
     pub async fn write(&self, loaded: &Loaded, events: Vec<Event>) -> Result<Revision, Error> {
@@ -110,7 +110,7 @@ impl Writer<'_> {
     }
 
     /// A transaction of this term.
-    pub fn fenced(&self) -> Result<FencedTxn<'_>, leadership::Error> {
+    pub fn fenced(&self) -> Result<FencedTxn<'a>, leadership::Error> {
         FencedTxn::new(self.token, self.clock)
     }
 }

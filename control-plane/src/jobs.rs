@@ -4,11 +4,14 @@
 //! kept. A job whose plan or record cannot be read is an error with the key in it, never a smaller job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aldis_core::ids::{JobId, PlanId, TargetName};
 use aldis_core::job::{Header, Job, Request, Target};
 use aldis_core::plan::{Disposition, Plan, TargetPart};
+use tokio::time::Instant;
 
 use crate::records::{self, Ended, PlanHeader, PlanPart};
 use crate::store::keys::{self, Name};
@@ -17,6 +20,12 @@ use crate::view::View;
 
 /// Plans kept in memory. One of 1,000 targets is some 2 MB; jobs beyond this read theirs again.
 const KEPT_PLANS: usize = 64;
+
+/// Between two looks for late parts that another replica may have stored.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What stands behind a plan's id where its late parts are kept.
+const LATE: &str = "+late";
 
 /// Why a job or plan cannot be shown or decided on.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +61,13 @@ pub struct Loaded {
 pub struct Plans {
     store: Arc<dyn Store>,
     kept: Mutex<BTreeMap<PlanId, Arc<Plan>>>,
+    late: Mutex<BTreeMap<PlanId, Late>>,
+}
+
+/// Late parts of one plan, as read last.
+struct Late {
+    parts: BTreeMap<TargetName, TargetPart>,
+    looked_at: Instant,
 }
 
 impl Plans {
@@ -60,6 +76,7 @@ impl Plans {
         Self {
             store,
             kept: Mutex::default(),
+            late: Mutex::default(),
         }
     }
 
@@ -122,20 +139,55 @@ impl Plans {
         }
     }
 
-    /// Parts that agents made of deferred targets when they returned.
+    /// Parts that agents made of deferred targets when they returned. They never change once they are
+    /// there: only those that are still missing are looked for, in one listing, once in a while.
     pub async fn late_parts(&self, plan: &Plan) -> Result<BTreeMap<TargetName, TargetPart>, Error> {
-        let mut late = BTreeMap::new();
-        for (target, part) in &plan.parts {
-            if !matches!(part.disposition, Disposition::Deferred { .. }) {
-                continue;
-            }
-            // A deferred target's own key holds its first part; the late one stands beside it.
-            let key = late_part_key(&plan.id, target);
-            if let Some(record) = self.store.get(&key).await? {
-                late.insert(target.clone(), records::read::<PlanPart>(&record)?.part);
-            }
+        let deferred =
+            |part: &&TargetPart| matches!(part.disposition, Disposition::Deferred { .. });
+        let awaited = plan.parts.values().filter(deferred).count();
+        if awaited == 0 {
+            return Ok(BTreeMap::new());
         }
-        Ok(late)
+        if let Some(known) = self.known_late(&plan.id, awaited) {
+            return Ok(known);
+        }
+        let of = keys::plan_prefix(&late_plan(&plan.id));
+        let mut parts = BTreeMap::new();
+        for record in self.store.list(&of).await?.records {
+            let part = records::read::<PlanPart>(&record)?.part;
+            parts.insert(part.target.clone(), part);
+        }
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        if late.len() >= KEPT_PLANS {
+            late.pop_first();
+        }
+        let looked_at = Instant::now();
+        let parts_ = parts.clone();
+        late.insert(
+            plan.id.clone(),
+            Late {
+                parts: parts_,
+                looked_at,
+            },
+        );
+        Ok(parts)
+    }
+
+    fn known_late(
+        &self,
+        plan: &PlanId,
+        awaited: usize,
+    ) -> Option<BTreeMap<TargetName, TargetPart>> {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = late.get(plan)?;
+        let is_news = known.parts.len() < awaited && known.looked_at.elapsed() >= LOOK_AGAIN;
+        (!is_news).then(|| known.parts.clone())
+    }
+
+    /// A late part was stored: whoever loads the job next has it.
+    pub fn look_again(&self, plan: &PlanId) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.remove(plan);
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<PlanId, Arc<Plan>>> {
@@ -145,7 +197,17 @@ impl Plans {
 
 /// Where the late part of a deferred target is kept. The plan's own parts never change.
 pub fn late_part_key(plan: &PlanId, target: &TargetName) -> store::Key {
-    keys::plan_part(&format!("{plan}+late"), &target.to_string())
+    keys::plan_part(&late_plan(plan), &target.to_string())
+}
+
+/// What the keys of a plan's late parts are called after.
+pub fn late_plan(plan: &PlanId) -> String {
+    format!("{plan}{LATE}")
+}
+
+/// The plan that owns the parts under a name: its own, or the late ones.
+pub fn owner_of_parts(name: &str) -> &str {
+    name.strip_suffix(LATE).unwrap_or(name)
 }
 
 /// The hot job of that id, if there is one.
@@ -189,17 +251,57 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     Ok(Some(loaded))
 }
 
-/// Headers of all hot jobs, in order of their ids.
-pub fn headers(view: &View) -> Result<Vec<Header>, records::Error> {
-    let records = view.read(|all| {
-        let is_header =
-            |record: &&Record| matches!(record.key.name(), Some(Name::JobHeader { .. }));
-        crate::view::under(all, keys::JOBS)
-            .filter(is_header)
-            .cloned()
-            .collect::<Vec<_>>()
+/// Headers of hot jobs.
+#[derive(Debug, Default)]
+pub struct Headers {
+    /// In order of their ids.
+    pub readable: Vec<Header>,
+    /// What cannot be read, each with its key.
+    pub unreadable: Vec<records::Error>,
+}
+
+/// Headers of all hot jobs. One that cannot be read does not hide the others.
+pub fn headers(view: &View) -> Headers {
+    let mut headers = Headers::default();
+    view.read(|all| {
+        for job in ids(all) {
+            match all.get(&keys::job_header(job.as_str())).map(records::read) {
+                Some(Ok(header)) => headers.readable.push(header),
+                Some(Err(error)) => headers.unreadable.push(error),
+                None => {}
+            }
+        }
     });
-    records.iter().map(records::read).collect()
+    headers
+}
+
+/// Jobs that have any record under the hot prefix, without looking at each record of each.
+pub fn ids(all: &BTreeMap<Key, Record>) -> Vec<JobId> {
+    let mut found = Vec::new();
+    let mut from = keys::JOBS.to_owned();
+    while let Some(key) = first_at(all, &from) {
+        match key.name() {
+            Some(
+                Name::JobHeader { job }
+                | Name::JobTarget { job, .. }
+                | Name::JobRequest { job, .. },
+            ) => {
+                // The first key behind everything of that job.
+                from = keys::job_prefix(&job);
+                from.pop();
+                from.push('0');
+                found.push(JobId::new(job));
+            }
+            _ => from = format!("{key}\0"),
+        }
+    }
+    found
+}
+
+fn first_at<'a>(all: &'a BTreeMap<Key, Record>, from: &str) -> Option<&'a Key> {
+    let range = (Bound::Included(from), Bound::Unbounded);
+    let (key, _) = all.range::<str, _>(range).next()?;
+    key.as_str().starts_with(keys::JOBS).then_some(key)
 }
 
 /// Jobs of which operators asked something, folded in or not.
@@ -210,6 +312,20 @@ pub fn with_requests(all: &BTreeMap<Key, Record>) -> BTreeSet<JobId> {
             _ => None,
         })
         .collect()
+}
+
+/// The header of an ended job, without its targets.
+pub fn ended_header(record: &Record) -> Result<Header, records::Error> {
+    #[derive(serde::Deserialize)]
+    struct Headed {
+        header: Header,
+    }
+    let headed: Headed =
+        serde_json::from_slice(&record.value).map_err(|error| records::Error::Corrupt {
+            key: record.key.to_string(),
+            problem: error.to_string(),
+        })?;
+    Ok(headed.header)
 }
 
 /// A job that has ended, as it was at its end.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod grpc;
 pub mod identity;
 pub mod jobs;
+pub mod lasting;
 pub mod leader;
 pub mod leadership;
 pub mod membership;

@@ -11,8 +11,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::lasting;
 use crate::records::{self, Replica};
 use crate::store::{self, Commit, Lease, Store, Write, keys};
+use crate::telemetry::chain;
 
 /// Life of the record without renewal: a replica that is gone for so long has lost its agents anyway.
 const TTL: Duration = Duration::from_secs(10);
@@ -35,7 +37,7 @@ impl Membership {
         let lease = loop {
             match put(&*store, &replica).await {
                 Ok(lease) => break lease,
-                Err(error) => warn!(%error, "replica not recorded yet"),
+                Err(error) => warn!(error = chain(&error), "replica not recorded yet"),
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         };
@@ -45,7 +47,8 @@ impl Membership {
             "replica recorded"
         );
         let (leave, left) = oneshot::channel();
-        let running = tokio::spawn(keep(store, replica, lease, left));
+        let kept = keep(store, replica, lease, left);
+        let running = lasting::spawn("keeping the replica's record", kept);
         Self { leave, running }
     }
 
@@ -88,18 +91,18 @@ async fn keep(
         let gone = match store.keep_alive(lease).await {
             Ok(left) => left.is_zero(),
             Err(error) => {
-                warn!(%error, "replica's record not renewed");
+                warn!(error = chain(&error), "replica's record not renewed");
                 false
             }
         };
         if gone {
             match put(&*store, &replica).await {
                 Ok(new) => lease = new,
-                Err(error) => warn!(%error, "replica not recorded again"),
+                Err(error) => warn!(error = chain(&error), "replica not recorded again"),
             }
         }
     }
     if let Err(error) = store.revoke(lease).await {
-        warn!(%error, "replica's record ends by itself");
+        warn!(error = chain(&error), "replica's record ends by itself");
     }
 }

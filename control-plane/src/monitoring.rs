@@ -179,7 +179,7 @@ fn agents(watched: &Watched) -> BTreeMap<&'static str, i64> {
 fn open_jobs(watched: &Watched) -> BTreeMap<&'static str, i64> {
     let mut counts = BTreeMap::new();
     // A record that cannot be read is named by whoever decides on it.
-    for header in jobs::headers(&watched.view).unwrap_or_default() {
+    for header in jobs::headers(&watched.view).readable {
         *counts.entry(header.state.word()).or_default() += 1;
     }
     counts

@@ -1,14 +1,18 @@
-//! What the records say of an agent: whether it may be given work, and if not, why not.
+//! What the records say of an agent: whether it may be given work, and if not, why not; and whether
+//! anybody may.
 
 use std::collections::BTreeMap;
 
 use aldis_core::ids::{Fence, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
 
-use crate::records::{self, Fleet, Session};
+use crate::records::{self, Fleet, Halted, Session};
 use crate::store::keys::{self, Name};
 use crate::store::{Key, Record};
 use crate::view;
+
+/// Agents held on their own word from which on nobody is believed: with two, it is the store.
+const WORDS_THAT_PROVE: usize = 2;
 
 /// A cluster with the session of its agent, as recorded.
 #[derive(Clone, Debug)]
@@ -22,6 +26,12 @@ pub struct Known {
 }
 
 impl Known {
+    /// Whether the session of this generation is the one that counts.
+    pub fn is_session(&self, generation: u64) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|(session, _)| session.generation == generation)
+    }
+
     /// Whether it may be given work by the leader of this fence.
     pub fn presence(&self, fence: Fence) -> Presence {
         let Some((session, _)) = &self.session else {
@@ -39,8 +49,10 @@ impl Known {
                 since: session.absent_since.unwrap_or_default(),
             };
         }
-        if let Some(why) = &self.fleet.held {
-            return Presence::Held { why: why.clone() };
+        if let Some(held) = self.fleet.held_in(fence.incarnation) {
+            return Presence::Held {
+                why: held.why.clone(),
+            };
         }
         if session.merged == Some(fence) {
             Presence::Live {
@@ -52,16 +64,54 @@ impl Known {
     }
 }
 
-/// Every cluster that the records know.
-pub fn fleet(all: &BTreeMap<Key, Record>) -> Result<BTreeMap<TargetName, Known>, records::Error> {
-    let mut known = BTreeMap::new();
-    for record in view::under(all, keys::FLEET) {
-        if let Some(Name::Fleet { .. }) = record.key.name() {
-            let one = read(all, record)?;
-            known.insert(one.fleet.target.clone(), one);
+/// Every cluster that has a record: what is known of it, or why that cannot be read.
+pub fn fleet(all: &BTreeMap<Key, Record>) -> BTreeMap<TargetName, Result<Known, records::Error>> {
+    let of = |record: &Record| match record.key.name() {
+        Some(Name::Fleet { target }) => target.parse().ok(),
+        _ => None,
+    };
+    view::under(all, keys::FLEET)
+        .filter_map(|record| Some((of(record)?, read(all, record))))
+        .collect()
+}
+
+/// Every cluster whose records can be read.
+pub fn readable(all: &BTreeMap<Key, Record>) -> BTreeMap<TargetName, Known> {
+    let readable = |(target, known): (_, Result<Known, _>)| Some((target, known.ok()?));
+    fleet(all).into_iter().filter_map(readable).collect()
+}
+
+/// Whether an agent may be given work, also where its record cannot be read: then it may not.
+pub fn of(known: &Result<Known, records::Error>, fence: Fence) -> Presence {
+    match known {
+        Ok(known) => known.presence(fence),
+        Err(error) => Presence::Held {
+            why: format!("what is known of it cannot be read: {error}"),
+        },
+    }
+}
+
+/// Why nothing may be dispatched to anybody: the store went back in time, by the word of a replica that
+/// saw it or of two agents. On one agent's word alone only that agent is held.
+pub fn halted(all: &BTreeMap<Key, Record>) -> Option<String> {
+    let life = fence(all).incarnation;
+    if let Some(record) = all.get(&keys::halted()) {
+        match records::read::<Halted>(record) {
+            Ok(halted) if life > halted.incarnation => {}
+            Ok(halted) => return Some(halted.why),
+            Err(error) => return Some(error.to_string()),
         }
     }
-    Ok(known)
+    let held: Vec<String> = view::under(all, keys::FLEET)
+        .filter(|record| matches!(record.key.name(), Some(Name::Fleet { .. })))
+        .filter_map(|record| read(all, record).ok())
+        .filter_map(|known| {
+            let held = known.fleet.held_in(life)?;
+            Some(format!("{}: {}", known.fleet.target, held.why))
+        })
+        .collect();
+    (held.len() >= WORDS_THAT_PROVE)
+        .then(|| format!("the store went back in time ({})", held.join("; ")))
 }
 
 /// One cluster, if the records know it.

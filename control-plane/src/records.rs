@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use aldis_core::ids::{Digest, JobId, JournalId, PlanId, TargetName, Timestamp};
+use aldis_core::ids::{Attempt, Digest, JobId, JournalId, PlanId, TargetName, Timestamp};
 use aldis_core::job::{Header, Request, Target};
 use aldis_core::plan::{ClusterIdentity, ObjectRef, Scope, TargetPart};
 use aldis_core::reconcile::{Listed, RecordedJournal};
@@ -144,10 +144,95 @@ pub struct Fleet {
     /// Attempts in the agent's journal that no record knows.
     pub orphans: Vec<Listed>,
     /// Set while this agent alone is held, with the alarm's text.
-    pub held: Option<String>,
+    pub held: Option<Held>,
+    /// The life of the store in which the agent's list was merged last: from then on whatever it holds
+    /// was committed in that life, or listed as an orphan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_in: Option<u64>,
 }
 
 impl Layout for Fleet {
+    const FORMAT: u32 = 1;
+}
+
+impl Fleet {
+    /// Takes in how far the agent's journal has come. What is recorded of one journal never falls: a
+    /// list that is shorter later has lost something.
+    pub fn hears_of(&mut self, journal: &JournalId, sequence: u64) {
+        let before = match self.journal.id == *journal {
+            true => self.journal.sequence,
+            false => 0,
+        };
+        self.journal = RecordedJournal {
+            id: journal.clone(),
+            sequence: sequence.max(before),
+        };
+    }
+
+    /// Why the agent is held in this life of the store, if it is.
+    pub fn held_in(&self, incarnation: u64) -> Option<&Held> {
+        self.held.as_ref().filter(|held| !held.is_over(incarnation))
+    }
+}
+
+/// The word of an agent that the store went back in time. Neither a restart nor a registration nor a
+/// merge lifts it: what was lost stays lost until an operator has declared another life of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", from = "HeldAsWritten")]
+pub struct Held {
+    /// The alarm in words.
+    pub why: String,
+    /// The life of the store in which it was seen; a higher one lifts it. Not known of holds that were
+    /// written as a text alone: the next registration takes the life it finds.
+    pub incarnation: Option<u64>,
+}
+
+impl Held {
+    /// Whether an operator has raised the incarnation over it.
+    pub fn is_over(&self, incarnation: u64) -> bool {
+        self.incarnation
+            .is_some_and(|seen_in| incarnation > seen_in)
+    }
+}
+
+/// A hold as this and as earlier builds wrote it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeldAsWritten {
+    Text(String),
+    #[serde(rename_all = "camelCase")]
+    Whole {
+        why: String,
+        incarnation: Option<u64>,
+    },
+}
+
+impl From<HeldAsWritten> for Held {
+    fn from(written: HeldAsWritten) -> Self {
+        match written {
+            HeldAsWritten::Text(why) => Self {
+                why,
+                incarnation: None,
+            },
+            HeldAsWritten::Whole { why, incarnation } => Self { why, incarnation },
+        }
+    }
+}
+
+/// `meta/halted`: a replica that lived through a restore says so, for those that are started later and
+/// have seen nothing. All dispatch stops while the store is in that life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Halted {
+    /// Layout of this record.
+    pub format: u32,
+    /// What was seen, and by whom.
+    pub why: String,
+    /// The highest life that the replica had seen; a higher one lifts it.
+    pub incarnation: u64,
+}
+
+impl Layout for Halted {
     const FORMAT: u32 = 1;
 }
 
@@ -180,6 +265,25 @@ pub struct Session {
     pub absent_since: Option<Timestamp>,
     /// True when the agent said goodbye.
     pub said_goodbye: bool,
+    /// True when nobody had held a stream for longer than ended jobs are kept: what the agent then holds
+    /// and no record knows may have been swept, and does not prove that the store lost it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_away_long: bool,
+    /// Orders that the agent will not take, in its own words, for operators. They are sent again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedOrder>,
+}
+
+/// An order that an agent will not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefusedOrder {
+    /// Of which job.
+    pub job: JobId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// The agent's reason.
+    pub why: String,
 }
 
 impl Layout for Session {
@@ -268,4 +372,57 @@ pub struct StoredRunbook {
 
 impl Layout for StoredRunbook {
     const FORMAT: u32 = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet(held: Option<Held>) -> Fleet {
+        Fleet {
+            format: 1,
+            target: "eu/prod".parse().unwrap(),
+            identity: ClusterIdentity {
+                cluster_uid: "uid".into(),
+                ca_fingerprint: "ca".into(),
+            },
+            offered: None,
+            labels: BTreeMap::new(),
+            version: "1".into(),
+            simulated: true,
+            journal: RecordedJournal {
+                id: "a".into(),
+                sequence: 12,
+            },
+            orphans: vec![],
+            held,
+            merged_in: None,
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_of_one_journal_never_falls() {
+        let mut fleet = fleet(None);
+        fleet.hears_of(&"a".into(), 10);
+        assert_eq!(fleet.journal.sequence, 12);
+        fleet.hears_of(&"a".into(), 13);
+        assert_eq!(fleet.journal.sequence, 13);
+        fleet.hears_of(&"b".into(), 1);
+        assert_eq!(fleet.journal.sequence, 1);
+    }
+
+    #[test]
+    fn only_a_higher_incarnation_lifts_a_hold() {
+        let held = |incarnation| {
+            let why = "it has seen revision 9".into();
+            fleet(Some(Held { why, incarnation }))
+        };
+        assert!(held(Some(3)).held_in(3).is_some());
+        assert!(held(Some(3)).held_in(2).is_some());
+        assert!(held(Some(3)).held_in(4).is_none());
+        assert!(
+            held(None).held_in(u64::MAX).is_some(),
+            "of an earlier build"
+        );
+    }
 }

@@ -29,6 +29,7 @@ use crate::config::{Config, Store as Kept};
 use crate::grpc::hop::Replicas;
 use crate::grpc::{AgentServer, FleetServer, JobServer, PeerServer, RunbookServer};
 use crate::jobs::Plans;
+use crate::lasting::{self, Lasting};
 use crate::leader;
 use crate::leadership::{self, Leader, Leadership, Role};
 use crate::membership::Membership;
@@ -39,6 +40,7 @@ use crate::sessions::{self, Directory, Sessions};
 use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::etcd::{self, Etcd};
+use crate::telemetry::chain;
 use crate::tls;
 use crate::turns::Turns;
 use crate::view::View;
@@ -104,6 +106,7 @@ pub async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Resul
 
 /// Runs a replica until `stop`, or until it lost leadership.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
+    let mut stop = std::pin::pin!(stop);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let listener = TcpListener::bind(config.listen)
         .await
@@ -125,6 +128,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         replica: config.replica.clone(),
         boot_id: boot_id.clone(),
         permit: limits.permit,
+        retention: config.limits.retention,
     });
     let turns = Arc::new(Turns::new(
         view.clone(),
@@ -133,16 +137,6 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     ));
     let hop = Replicas::new(config.tls.clone(), config.trust_domain.clone());
     let agents: Arc<dyn Agents> = Arc::new(Directory::new(sessions.clone(), hop));
-    let membership = Membership::join(
-        store.clone(),
-        Replica {
-            format: 1,
-            id: config.replica.clone(),
-            boot_id: boot_id.clone(),
-            address: config.advertise.clone(),
-        },
-    )
-    .await;
     let leadership = Leadership::start(
         store.clone(),
         clock.clone(),
@@ -150,28 +144,31 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
             ttl: config.limits.leader_ttl,
             ..leadership::Settings::new(Leader {
                 replica: config.replica.clone(),
-                boot_id,
+                boot_id: boot_id.clone(),
                 address: config.advertise.clone(),
             })
         },
     );
-    let leading = tokio::spawn(leader::run(
-        leader::Parts {
-            store: store.clone(),
-            view: view.clone(),
-            clock: clock.clone(),
-            plans: plans.clone(),
-            turns: turns.clone(),
-            agents: agents.clone(),
-            settings: leader::Settings {
-                limits,
-                retention: config.limits.retention,
+    let _leading = Lasting::start(
+        "leading",
+        leader::run(
+            leader::Parts {
+                store: store.clone(),
+                view: view.clone(),
+                clock: clock.clone(),
+                plans: plans.clone(),
+                turns: turns.clone(),
+                agents: agents.clone(),
+                settings: leader::Settings {
+                    limits,
+                    retention: config.limits.retention,
+                },
             },
-        },
-        leadership.role(),
-    ));
+            leadership.role(),
+        ),
+    );
     let services = Services::new(services::Parts {
-        store,
+        store: store.clone(),
         view: view.clone(),
         clock: clock.clone(),
         draw: rand::random::<u128>,
@@ -194,18 +191,34 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
             agents,
             role: leadership.role(),
         };
-        tokio::spawn(async move {
+        lasting::spawn("monitoring", async move {
             if let Err(error) = monitoring::serve(listener, watched).await {
-                error!(%error, "monitoring ended");
+                error!(error = chain(&error), "monitoring ended");
             }
         });
     }
+    let record = Replica {
+        format: 1,
+        id: config.replica.clone(),
+        boot_id,
+        address: config.advertise.clone(),
+    };
+    let joined = tokio::select! {
+        joined = join(store, record) => joined?,
+        // A store that is away must not keep a replica from ending.
+        () = &mut stop => None,
+        () = lost(leadership.role()) => return Ok(Ended::LostLeadership),
+    };
+    let Some(membership) = joined else {
+        info!("asked to end before the store answered");
+        return Ok(Ended::Asked);
+    };
     let (end, ended) = watch::channel(false);
     let serving = serve(&config, listener, &sessions, services, view, ended)?;
     info!(replica = config.replica, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "serving");
     let mut serving = tokio::spawn(serving);
     let ended = tokio::select! {
-        () = stop => Ended::Asked,
+        () = &mut stop => Ended::Asked,
         () = lost(leadership.role()) => Ended::LostLeadership,
         served = &mut serving => {
             served.context("serve")?.context("serve")?;
@@ -214,9 +227,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     };
     info!(?ended, "leaving");
     let leave = async {
-        sessions
-            .move_all(MOVE_WITHIN, "this replica is leaving")
-            .await;
+        sessions.move_all(MOVE_WITHIN).await;
         leadership.step_down().await;
         drained(&sessions).await;
         membership.leave().await;
@@ -224,11 +235,21 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     if tokio::time::timeout(LEAVE_WITHIN, leave).await.is_err() {
         info!("left before everything was handed over");
     }
-    leading.abort();
     // Streams that still hang are cut: their agents connect elsewhere.
     let _ = end.send(true);
     serving.abort();
+    // Its address is free when this returns.
+    let _ = serving.await;
     Ok(ended)
+}
+
+/// Records this replica, before the first agent is served. Refused over a store of a later build.
+async fn join(store: Arc<dyn Store>, replica: Replica) -> anyhow::Result<Option<Membership>> {
+    let membership = Membership::join(store.clone(), replica).await;
+    leadership::check_format(&*store)
+        .await
+        .context("look at the store's format")?;
+    Ok(Some(membership))
 }
 
 fn serve(

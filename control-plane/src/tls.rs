@@ -3,7 +3,9 @@
 //! The certificate is read again from its files whenever they change, so that a renewed one serves the
 //! next connection without a restart. Refused handshakes are logged with their reason.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,12 +28,20 @@ use tonic::transport::server::Connected;
 use tracing::{info, warn};
 
 use crate::identity::{self, Peer};
+use crate::lasting;
+use crate::telemetry::chain;
 
 /// For a handshake: whoever needs longer is broken or hostile.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(3);
 
-/// Handshakes at once: each costs some 1 ms of CPU.
-const HANDSHAKES: usize = 64;
+/// Handshakes at once. One that goes on costs some 1 ms of CPU, one that hangs some 20 KB.
+const HANDSHAKES: usize = 1024;
+
+/// Of these, how many one address may hold: whoever only opens sockets and says nothing must not keep agents out.
+const HANDSHAKES_OF_ONE: usize = HANDSHAKES / 4;
+
+/// Connections of one address that have not shown a certificate yet, waiting ones included; more are closed.
+const STRANGERS_OF_ONE: usize = CONNECTIONS / 4;
 
 /// Connections at once: 1,000 agents with two streams each, people, and room.
 const CONNECTIONS: usize = 8192;
@@ -170,9 +180,9 @@ pub fn accept(
 ) -> Result<impl Stream<Item = io::Result<Connection>>, Error> {
     let acceptors = Arc::new(Acceptors::new(files)?);
     let (accepted, connections) = mpsc::channel(ACCEPTED);
-    tokio::spawn(async move {
+    lasting::spawn("accepting connections", async move {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let door = Arc::new(Door::default());
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
@@ -182,41 +192,133 @@ pub fn accept(
                 new = listener.accept() => match new {
                     Ok(new) => new,
                     Err(error) => {
-                        warn!(%error, "connection not accepted");
+                        warn!(error = chain(&error), "connection not accepted");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },
             };
-            let (acceptors, accepted) = (acceptors.clone(), accepted.clone());
-            let (handshakes, domain) = (handshakes.clone(), domain.clone());
+            let Some(stranger) = door.clone().let_in(address.ip()) else {
+                warn!(%address, "connection closed: too many of its address have shown no certificate");
+                continue;
+            };
+            let (acceptors, accepted, domain) =
+                (acceptors.clone(), accepted.clone(), domain.clone());
             tokio::spawn(async move {
-                let Ok(_turn) = handshakes.acquire_owned().await else {
+                let Some((stream, peer)) = stranger.shake(stream, &acceptors, &domain).await else {
                     return;
                 };
-                let _ = stream.set_nodelay(true);
-                let handshake = acceptors.current().accept(stream);
-                match tokio::time::timeout(HANDSHAKE, handshake).await {
-                    Ok(Ok(stream)) => {
-                        let peer = peer_of(&stream, &domain);
-                        if let Peer(Err(why)) = &peer {
-                            warn!(%address, why, "connection without identity");
-                        }
-                        let connection = Connection {
-                            stream,
-                            peer,
-                            _place: place,
-                        };
-                        // Without a receiver the server has ended.
-                        let _ = accepted.send(Ok(connection)).await;
-                    }
-                    Ok(Err(error)) => warn!(%address, %error, "handshake refused"),
-                    Err(_) => warn!(%address, "handshake took too long"),
-                }
+                let connection = Connection {
+                    stream,
+                    peer,
+                    _place: place,
+                };
+                // Without a receiver the server has ended.
+                let _ = accepted.send(Ok(connection)).await;
             });
         }
     });
     Ok(ReceiverStream::new(connections))
+}
+
+/// Who stands before the handshake, by address: nobody's silence may cost others their turn.
+struct Door {
+    turns: Arc<Semaphore>,
+    strangers: Mutex<BTreeMap<IpAddr, OfOne>>,
+}
+
+/// Strangers of one address.
+struct OfOne {
+    count: usize,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(HANDSHAKES)),
+            strangers: Mutex::default(),
+        }
+    }
+}
+
+impl Door {
+    fn let_in(self: Arc<Self>, address: IpAddr) -> Option<Stranger> {
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let of_one = strangers.entry(address).or_insert_with(|| OfOne {
+            count: 0,
+            turns: Arc::new(Semaphore::new(HANDSHAKES_OF_ONE)),
+        });
+        if of_one.count >= STRANGERS_OF_ONE {
+            return None;
+        }
+        of_one.count += 1;
+        let turns = of_one.turns.clone();
+        drop(strangers);
+        Some(Stranger {
+            door: self,
+            address,
+            turns,
+        })
+    }
+}
+
+/// A connection that has shown no certificate yet.
+struct Stranger {
+    door: Arc<Door>,
+    address: IpAddr,
+    turns: Arc<Semaphore>,
+}
+
+impl Stranger {
+    async fn shake(
+        self,
+        stream: TcpStream,
+        acceptors: &Acceptors,
+        domain: &str,
+    ) -> Option<(TlsStream<TcpStream>, Peer)> {
+        let _of_its_own = self.turns.acquire().await.ok()?;
+        let _of_all = self.door.turns.acquire().await.ok()?;
+        let address = self.address;
+        let _ = stream.set_nodelay(true);
+        let handshake = acceptors.current().accept(stream);
+        match tokio::time::timeout(HANDSHAKE, handshake).await {
+            Ok(Ok(stream)) => {
+                let peer = peer_of(&stream, domain);
+                if let Peer(Err(why)) = &peer {
+                    warn!(%address, why, "connection without identity");
+                }
+                Some((stream, peer))
+            }
+            Ok(Err(error)) => {
+                warn!(%address, error = chain(&error), "handshake refused");
+                None
+            }
+            Err(_) => {
+                warn!(%address, "handshake took too long");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let door = &self.door;
+        let mut strangers = door
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_one) = strangers.get_mut(&self.address) {
+            of_one.count -= 1;
+            if of_one.count == 0 {
+                strangers.remove(&self.address);
+            }
+        }
+    }
 }
 
 fn peer_of(stream: &TlsStream<TcpStream>, domain: &str) -> Peer {
@@ -254,7 +356,7 @@ impl Acceptors {
                     *current = (modified, TlsAcceptor::from(Arc::new(config)));
                 }
                 // Half-written files: the old ones serve until these are whole.
-                Err(error) => warn!(%error, "certificate not read again"),
+                Err(error) => warn!(error = chain(&error), "certificate not read again"),
             }
         }
         current.1.clone()
@@ -286,5 +388,26 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_keep_others_from_the_door() {
+        let door = Arc::new(Door::default());
+        let (loud, quiet): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut strangers: Vec<Stranger> = (0..STRANGERS_OF_ONE)
+            .map(|_| door.clone().let_in(loud).unwrap())
+            .collect();
+        assert!(door.clone().let_in(loud).is_none());
+        assert!(door.clone().let_in(quiet).is_some());
+        strangers.pop();
+        assert!(door.clone().let_in(loud).is_some());
+        drop(strangers);
+        let left = door.strangers.lock().unwrap();
+        assert!(left.is_empty(), "nobody is remembered who has left");
     }
 }

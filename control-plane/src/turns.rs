@@ -9,6 +9,7 @@ use std::sync::Arc;
 use aldis_core::ids::JobId;
 use aldis_core::inventory::Turn;
 use aldis_core::job::{Header, JobState, LockName, Target};
+use aldis_core::plan::ObjectRef;
 use aldis_core::queue::{self, LockKey, Queued};
 use tokio::sync::Mutex;
 
@@ -55,11 +56,10 @@ impl Turns {
         if known.at == Some(now) {
             return Ok(known.turns.clone());
         }
-        let headers = jobs::headers(&self.view)?;
-        let mut running = 0;
-        for header in &headers {
-            running += usize::from(self.runs(header)?);
-        }
+        let headers = jobs::headers(&self.view).readable;
+        // What cannot be read may be at work: it takes its place.
+        let runs = |header: &&Header| self.runs(header).unwrap_or(true);
+        let running = headers.iter().filter(runs).count();
         let waiting: Vec<&Header> = headers
             .iter()
             .filter(|header| header.state == JobState::Queued)
@@ -68,14 +68,20 @@ impl Turns {
         known.locks.retain(|job, _| ids.contains(job));
         let mut queued = Vec::with_capacity(waiting.len());
         for header in waiting {
+            let locks = match self.locks(&mut known, header).await {
+                Ok(locks) => locks,
+                // Its turn never comes; whoever decides on it names what is wrong.
+                Err(jobs::Error::Record(_) | jobs::Error::NoPlan { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             queued.push(Queued {
                 job: header.id.clone(),
                 priority: header.priority,
                 submitted_at: header.submitted_at,
-                locks: self.locks(&mut known, header).await?,
+                locks,
             });
         }
-        let turns = queue::turns(&queued, running, self.bound, &held(&self.view)?);
+        let turns = queue::turns(&queued, running, self.bound, &held(&self.view));
         known.turns = Arc::new(turns);
         known.at = Some(now);
         Ok(known.turns.clone())
@@ -117,15 +123,30 @@ impl Turns {
     }
 }
 
-/// Who holds which object.
-pub fn held(view: &View) -> Result<BTreeMap<LockKey, JobId>, records::Error> {
+/// Who holds which object. A lock that cannot be read holds what its key names, for nobody that is known.
+pub fn held(view: &View) -> BTreeMap<LockKey, JobId> {
     let locks = view.read(|all| view::under(all, keys::LOCKS).cloned().collect::<Vec<_>>());
     let mut held = BTreeMap::new();
     for record in &locks {
-        let lock: Lock = records::read(record)?;
-        if let Some(keys::Name::Lock { cluster_uid, .. }) = record.key.name() {
-            held.insert((cluster_uid, lock.object), lock.job);
-        }
+        let Some(keys::Name::Lock {
+            cluster_uid,
+            kind,
+            namespace,
+            name,
+        }) = record.key.name()
+        else {
+            continue;
+        };
+        let job = match records::read::<Lock>(record) {
+            Ok(lock) => lock.job,
+            Err(_) => JobId::new("unreadable"),
+        };
+        let object = ObjectRef {
+            kind,
+            namespace,
+            name,
+        };
+        held.insert((cluster_uid, object), job);
     }
-    Ok(held)
+    held
 }

@@ -34,6 +34,8 @@ pub struct Inventory {
     pub limits: Limits,
     /// Set when nothing at all may be dispatched: the store went back in time.
     pub halted: Option<String>,
+    /// Agents that will not take this job's order, in their words. It is sent again.
+    pub refused: BTreeMap<TargetName, String>,
 }
 
 /// What is known of an agent.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use aldis_control_plane::leadership::{Incarnation, Leader};
 use aldis_control_plane::records::{
-    self, Ended, Fleet, Layout, Lock, PlanHeader, PlanPart, Replica, Session, StoredRunbook,
+    self, Ended, Fleet, Halted, Layout, Lock, PlanHeader, PlanPart, Replica, Session, StoredRunbook,
 };
 use aldis_control_plane::store::{Key, Record, Revision};
 use aldis_core::assignments::Assignment;
@@ -78,7 +78,7 @@ fn every_record_of_the_first_layout_loads_and_no_type_is_without_one() {
     let loaded = load! {
         Header: "header", Target: "target", Request: "request",
         PlanHeader: "plan-header", PlanPart: "plan-part",
-        Fleet: "fleet", Session: "session", Replica: "replica",
+        Fleet: "fleet", Session: "session", Replica: "replica", Halted: "halted",
         Lock: "lock", Ended: "ended", StoredRunbook: "stored-runbook",
     };
     let source = include_str!("../../control-plane/src/records.rs");
@@ -95,6 +95,14 @@ fn what_has_no_layout_number_loads_too() {
     documents::<Incarnation>("incarnation");
     // Journalled whole by agents.
     documents::<Assignment>("assignment");
+}
+
+/// A hold was a text at first. Read back it stands in every life of the store, since nobody knows of which it was.
+#[test]
+fn a_hold_that_is_a_text_stands_until_it_is_known_of_which_life_it_was() {
+    let fleet = records::<Fleet>("fleet").remove(1);
+    let held = fleet.held_in(u64::MAX).expect("it is held");
+    assert!(held.why.contains("was a backup restored?") && held.incarnation.is_none());
 }
 
 #[test]

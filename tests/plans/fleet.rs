@@ -147,6 +147,7 @@ impl Member {
                 },
                 orphans: Vec::new(),
                 held: None,
+                merged_in: None,
             },
             session: None,
             presence,
@@ -188,7 +189,7 @@ impl Agents for Fleet {
         _job: &JobId,
         _after: u64,
         _follow: bool,
-    ) -> Result<BoxStream<'static, LogLine>, AskError> {
+    ) -> Result<BoxStream<'static, Result<LogLine, AskError>>, AskError> {
         Err(AskError::Absent {
             target: target.clone(),
         })

@@ -1,11 +1,12 @@
 //! What a caller is told when the question is wrong: code, exit code, a way forward; nothing written.
 
+use aldis_proto::v1::fleet_service_client::FleetServiceClient;
 use aldis_proto::v1::job_service_client::JobServiceClient;
 use aldis_proto::v1::plan_request::Runbook;
 use aldis_proto::v1::runbook_service_client::RunbookServiceClient;
 use aldis_proto::v1::{
-    GetJobRequest, GetPlanRequest, GetRunbookRequest, ListRunbooksRequest, PlanRequest,
-    PushRunbookRequest, RunbookSource, SubmitRequest,
+    GetJobRequest, GetPlanRequest, GetRunbookRequest, ListAgentsRequest, ListRunbooksRequest,
+    PlanRequest, PushRunbookRequest, RunbookSource, SubmitRequest,
 };
 use aldis_tests::pki::Request;
 use aldis_tests::plane::Plane;
@@ -209,6 +210,26 @@ async fn a_version_of_a_runbook_has_one_content_for_ever() {
             "rollback-service@1 built in"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_see_the_store_answers_nothing_of_what_it_remembers() {
+    let etcd = aldis_tests::etcd::Server::start().await.unwrap();
+    let plane = Plane::start_on_etcd(&etcd.endpoint(), 1).await.unwrap();
+    let mut fleet = FleetServiceClient::new(mei(&plane).await);
+    fleet
+        .list_agents(ListAgentsRequest::default())
+        .await
+        .unwrap();
+    etcd.freeze().unwrap();
+    // What it knows is proved for a while yet; this ends when that is over.
+    let refused = loop {
+        if let Err(refused) = fleet.list_agents(ListAgentsRequest::default()).await {
+            break refused;
+        }
+    };
+    etcd.thaw().unwrap();
+    assert_eq!((refused.code(), exit(&refused)), (Code::Unavailable, "12"));
 }
 
 #[tokio::test]

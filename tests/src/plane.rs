@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldis_control_plane::clock::SystemClock;
+use aldis_control_plane::config::Config;
 use aldis_control_plane::run::{self, Ended};
 use aldis_control_plane::store::embedded::Embedded;
 use aldis_control_plane::store::{Store, keys};
 use anyhow::Context;
+use futures::FutureExt;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -85,14 +87,28 @@ impl Plane {
         std::fs::write(&config, config_text(name, address, store, limits))?;
         let config = aldis_control_plane::config::load(&config)?;
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(run::run(config, async {
-            let _ = stopped.await;
-        }));
+        let running = tokio::spawn(again_when_deposed(config, stopped));
         Ok(Replica {
             address,
             stop: Some(stop),
             running,
         })
+    }
+
+    /// Ends one replica in order, and starts it again on the same address.
+    pub async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let replica = &mut self.replicas[index];
+        if let Some(stop) = replica.stop.take() {
+            let _ = stop.send(());
+        }
+        (&mut replica.running).await??;
+        let config = self.folder.path().join(format!("cp-{}.yaml", index + 1));
+        let config = aldis_control_plane::config::load(&config)?;
+        let (stop, stopped) = oneshot::channel();
+        let replica = &mut self.replicas[index];
+        replica.running = tokio::spawn(again_when_deposed(config, stopped));
+        replica.stop = Some(stop);
+        Ok(())
     }
 
     /// Where each replica listens.
@@ -195,6 +211,20 @@ impl Plane {
         tokio::time::timeout(READY, leads)
             .await
             .context("the control plane leads")
+    }
+}
+
+/// A replica that led and lost that exits, and whatever supervises it starts it again.
+async fn again_when_deposed(
+    config: Config,
+    stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<Ended> {
+    let stopped = stopped.map(drop).shared();
+    loop {
+        match run::run(config.clone(), stopped.clone()).await? {
+            Ended::LostLeadership => {}
+            ended @ Ended::Asked => return Ok(ended),
+        }
     }
 }
 

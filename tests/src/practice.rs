@@ -167,6 +167,36 @@ impl Practice {
         Ok(running.await?)
     }
 
+    /// Connects anew, however long the control plane takes to answer: replicas were started again.
+    pub async fn connect_again(&mut self) -> anyhow::Result<()> {
+        let answers = async {
+            loop {
+                if let Ok(channel) = self.plane.connect(&Request::user("mei")).await {
+                    let mut fleet =
+                        FleetServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST);
+                    let agents = fleet.list_agents(v1::ListAgentsRequest::default()).await;
+                    if agents.is_ok() {
+                        return (channel, fleet);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let (channel, fleet) = tokio::time::timeout(self.patience, answers)
+            .await
+            .context("the control plane answers")?;
+        self.jobs = JobServiceClient::new(channel).max_decoding_message_size(LARGEST);
+        self.fleet = fleet;
+        Ok(())
+    }
+
+    /// Every agent, as it is shown.
+    pub async fn agents(&self) -> Result<Vec<v1::AgentInfo>, Status> {
+        let all = v1::ListAgentsRequest::default();
+        let all = self.fleet.clone().list_agents(all).await?;
+        Ok(all.into_inner().agents)
+    }
+
     /// What the agent of a target acts on.
     pub fn cluster(&self, name: &str) -> &Simulated {
         let target = name.parse().expect("tests name targets rightly");

@@ -45,6 +45,7 @@ on_both! {
         a_group_may_be_larger_than_a_transaction,
         what_is_too_large_is_refused,
         a_listing_pages_at_one_revision,
+        pages_follow_each_other_to_the_end_of_a_prefix,
         a_watch_resumes_from_a_revision,
         progress_comes_after_all_that_happened,
         a_silent_watch_lives,
@@ -59,7 +60,8 @@ on_both! {
         a_deposed_leader_writes_nothing,
         a_revoked_lease_ends_a_term,
         a_term_won_by_a_lost_reply_is_noticed,
-        raising_the_incarnation_deposes_the_leader;
+        raising_the_incarnation_deposes_the_leader,
+        a_store_of_a_later_build_is_led_by_nobody;
     views:
         a_view_follows_and_proves_itself,
         a_view_survives_compaction;

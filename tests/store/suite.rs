@@ -212,6 +212,26 @@ pub(crate) async fn what_is_too_large_is_refused(bench: &Bench) -> anyhow::Resul
     Ok(())
 }
 
+pub(crate) async fn pages_follow_each_other_to_the_end_of_a_prefix(
+    bench: &Bench,
+) -> anyhow::Result<()> {
+    for key in ["/p/a", "/p/b", "/p/b/c", "/p/d", "/p/e", "/p", "/p0"] {
+        bench.put(key, "x").await?;
+    }
+    let (mut behind, mut seen) = (None, Vec::new());
+    loop {
+        let page = bench.store.list_page("/p/", behind.as_ref(), 2).await?;
+        seen.push(page.len());
+        match page.last() {
+            Some(last) => behind = Some(last.key.clone()),
+            None => break,
+        }
+    }
+    ensure!(seen == [2, 2, 1, 0], "{seen:?}");
+    ensure!(behind == Some(Key::raw("/p/e")), "{behind:?}");
+    Ok(())
+}
+
 pub(crate) async fn a_listing_pages_at_one_revision(bench: &Bench) -> anyhow::Result<()> {
     let commits = (0..3000).map(|number| create(&format!("/k/{number:04}"), "x"));
     let group = Group {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aldis_control_plane::clock::SystemClock;
 use aldis_control_plane::leadership::{
-    Error, FencedTxn, Leader, Leadership, Role, Settings, Token, incarnation, raise_incarnation,
+    Error, FORMAT, FencedTxn, Leader, Leadership, Role, Settings, Token, check_format, incarnation,
+    raise_incarnation,
 };
 use aldis_control_plane::store::lossy::{Lossy, Really};
 use aldis_control_plane::store::{Key, Store, keys};
@@ -158,6 +159,29 @@ pub(crate) async fn raising_the_incarnation_deposes_the_leader(
     let other = leads(&mut two.role()).await?;
     ensure!(other.incarnation == last && other.epoch == token.epoch + 1);
     ensure!(store.get(&Key::raw("/aldis/v1/leader")).await?.is_some());
+    Ok(())
+}
+
+pub(crate) async fn a_store_of_a_later_build_is_led_by_nobody(bench: &Bench) -> anyhow::Result<()> {
+    let store = &bench.store;
+    check_format(&**store).await?;
+    let one = start(store, "one");
+    leads(&mut one.role()).await?;
+    ensure!(bench.value(keys::format().as_str()).await? == Some(FORMAT.to_string()));
+    check_format(&**store).await?;
+    one.step_down().await;
+
+    let later = (FORMAT + 1).to_string();
+    store.commit(write(keys::format().as_str(), &later)).await?;
+    let refused = check_format(&**store).await.expect_err("it is a later one");
+    ensure!(
+        refused.to_string().contains("run a newer build"),
+        "{refused}"
+    );
+    let two = start(store, "two");
+    let mut role = two.role();
+    let led = tokio::time::timeout(Duration::from_secs(2), leads(&mut role)).await;
+    ensure!(led.is_err(), "it leads over records that it does not know");
     Ok(())
 }
 

@@ -217,6 +217,7 @@ fn key(on: &WaitingOn) -> Option<String> {
         WaitingOn::AgentNotMerged { target } => format!("merge {target}"),
         WaitingOn::AgentContested { target, .. } => format!("contested {target}"),
         WaitingOn::AgentHeld { target, .. } => format!("held {target}"),
+        WaitingOn::OrderRefused { target, .. } => format!("refused {target}"),
         WaitingOn::DispatchHalted { .. } => "halted".to_owned(),
         WaitingOn::Barrier { segment, .. } => format!("barrier {segment}"),
         WaitingOn::Slot { .. } => "slot".to_owned(),

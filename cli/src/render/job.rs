@@ -373,6 +373,7 @@ fn reasons(view: &JobView) -> Vec<Line> {
             | WaitingOn::AgentNotMerged { .. }
             | WaitingOn::AgentContested { .. }
             | WaitingOn::AgentHeld { .. }
+            | WaitingOn::OrderRefused { .. }
             | WaitingOn::DispatchHalted { .. }
             | WaitingOn::Barrier { .. }
             | WaitingOn::Slot { .. }

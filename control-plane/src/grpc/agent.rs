@@ -1,12 +1,12 @@
 //! Streams of agents. Whose they are is in the certificate.
 
 use aldis_proto::v1::agent_service_server::AgentService;
-use aldis_proto::v1::{LogsRequest, LogsResponse, SessionRequest};
+use aldis_proto::v1::{LogsRequest, SessionRequest};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::identity::Identity;
-use crate::sessions::{Frames, Sessions};
+use crate::sessions::{Frames, LogAnswers, Sessions};
 
 /// Serves agents.
 pub struct AgentServer {
@@ -23,7 +23,7 @@ impl AgentServer {
 #[tonic::async_trait]
 impl AgentService for AgentServer {
     type SessionStream = Frames;
-    type LogsStream = tokio_stream::Empty<Result<LogsResponse, Status>>;
+    type LogsStream = LogAnswers;
 
     async fn session(
         &self,
@@ -41,7 +41,10 @@ impl AgentService for AgentServer {
         &self,
         request: Request<Streaming<LogsRequest>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        self.sessions.take_logs(request.into_inner()).await?;
-        Ok(Response::new(tokio_stream::empty()))
+        let Identity::Agent { target, .. } = caller(&request)? else {
+            return Err(Status::permission_denied("only agents have log streams"));
+        };
+        let lines = request.into_inner();
+        Ok(Response::new(self.sessions.take_logs(target, lines)))
     }
 }

@@ -8,7 +8,7 @@ use aldis_proto::v1::fleet_service_server::FleetService;
 use tonic::{Request, Response, Status};
 
 use super::status::{self, unreadable};
-use super::user;
+use super::{fresh, user};
 use crate::agents::AgentFacts;
 use crate::leadership::Leader;
 use crate::services::Services;
@@ -41,7 +41,8 @@ impl FleetService for FleetServer {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let request = request.into_inner();
         let selector = request.selector.into_iter().collect();
-        let agents = self.services.list_agents(&selector, &request.region);
+        let services = fresh(&self.services).await?;
+        let agents = services.list_agents(&selector, &request.region);
         let agents = agents.map_err(|e| status::of(&e))?;
         let agents = agents.iter().map(info).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
@@ -53,7 +54,8 @@ impl FleetService for FleetServer {
     ) -> Result<Response<v1::GetAgentResponse>, Status> {
         let target = request.into_inner().target;
         let target = convert::target(&target, "target").map_err(|e| unreadable(&e))?;
-        let facts = self.services.agent(&target).map_err(|e| status::of(&e))?;
+        let services = fresh(&self.services).await?;
+        let facts = services.agent(&target).map_err(|e| status::of(&e))?;
         Ok(Response::new(v1::GetAgentResponse {
             agent: Some(info(&facts)),
         }))
@@ -66,7 +68,8 @@ impl FleetService for FleetServer {
         let by = user(&request)?;
         let request = request.into_inner();
         let target = convert::target(&request.target, "target").map_err(|e| unreadable(&e))?;
-        self.services
+        let services = fresh(&self.services).await?;
+        services
             .repin(&target, &request.cluster_uid, &request.reason, &by)
             .await
             .map_err(|e| status::of(&e))?;
@@ -91,7 +94,7 @@ impl FleetService for FleetServer {
 fn info(facts: &AgentFacts) -> v1::AgentInfo {
     let fleet = &facts.fleet;
     let (state, detail) = match &facts.presence {
-        Presence::Live { .. } => ("live", String::new()),
+        Presence::Live { .. } => ("live", refusals(facts)),
         Presence::NotMerged => ("merging", "its attempts are being compared".to_owned()),
         Presence::Contested { why } => ("contested", why.clone()),
         Presence::Held { why } => ("held", why.clone()),
@@ -125,6 +128,21 @@ fn info(facts: &AgentFacts) -> v1::AgentInfo {
             .map(|offered| offered.cluster_uid.clone())
             .unwrap_or_default(),
     }
+}
+
+/// Orders that it will not take.
+fn refusals(facts: &AgentFacts) -> String {
+    let refused = facts.session.iter().flat_map(|session| &session.refused);
+    let refused: Vec<String> = refused
+        .map(|order| {
+            let job = order.job.short();
+            format!(
+                "refuses attempt {} of job {job}: {}",
+                order.attempt, order.why
+            )
+        })
+        .collect();
+    refused.join("; ")
 }
 
 fn orphan(listed: &Listed) -> String {

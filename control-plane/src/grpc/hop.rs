@@ -129,15 +129,14 @@ impl Hop for Replicas {
         &self,
         address: &str,
         request: v1::AgentLogsRequest,
-    ) -> Result<BoxStream<'static, v1::LogLine>, Status> {
+    ) -> Result<BoxStream<'static, Result<v1::LogLine, Status>>, Status> {
         let lines = self
             .client(address)?
             .agent_logs(request)
             .await?
             .into_inner();
-        // A broken hop ends the lines: the sequence numbers show what is missing.
-        let lines =
-            lines.filter_map(|line| std::future::ready(line.ok().and_then(|line| line.line)));
+        let lines = lines
+            .filter_map(|line| std::future::ready(line.map(|response| response.line).transpose()));
         Ok(lines.boxed())
     }
 }

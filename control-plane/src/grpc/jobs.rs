@@ -14,9 +14,10 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use super::status::{self, unreadable};
-use super::{trace, user};
+use super::{fresh, trace, user};
 use crate::services::{Asked, Error, Filter, Progress, Services, Submission, Wanted};
 
 /// Answers of a plan that may wait for a slow reader; progress beyond it is not shown.
@@ -52,7 +53,7 @@ impl JobService for JobServer {
     ) -> Result<Response<Self::PlanStream>, Status> {
         let by = user(&request)?;
         let wanted = wanted(request.into_inner())?;
-        let services = self.services.clone();
+        let services = fresh(&self.services).await?.clone();
         Ok(Response::new(planned(move |progress| async move {
             services.plan(wanted, &by, &progress).await
         })))
@@ -62,7 +63,8 @@ impl JobService for JobServer {
         &self,
         request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::GetPlanResponse>, Status> {
-        let plan = self.services.show_plan(&request.into_inner().plan).await;
+        let services = fresh(&self.services).await?;
+        let plan = services.show_plan(&request.into_inner().plan).await;
         let plan = Some(document(&plan.map_err(|e| status::of(&e))?));
         Ok(Response::new(v1::GetPlanResponse { plan }))
     }
@@ -82,11 +84,9 @@ impl JobService for JobServer {
             by,
             trace,
         };
-        let made = self
-            .services
-            .submit(&submission)
-            .await
-            .map_err(|e| status::of(&e))?;
+        let services = fresh(&self.services).await?;
+        let made = services.submit(&submission).await;
+        let made = made.map_err(|e| status::of(&e))?;
         Ok(Response::new(v1::SubmitResponse {
             job: made.job.to_string(),
             existed: made.existed,
@@ -97,7 +97,8 @@ impl JobService for JobServer {
         &self,
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
-        let job = self.services.show_job(&request.into_inner().job).await;
+        let services = fresh(&self.services).await?;
+        let job = services.show_job(&request.into_inner().job).await;
         let job = Some(document(&job.map_err(|e| status::of(&e))?));
         Ok(Response::new(v1::GetJobResponse { job }))
     }
@@ -116,11 +117,9 @@ impl JobService for JobServer {
                 given => usize::try_from(given).unwrap_or(LISTED),
             },
         };
-        let jobs = self
-            .services
-            .list_jobs(&filter)
-            .await
-            .map_err(|e| status::of(&e))?;
+        let services = fresh(&self.services).await?;
+        let jobs = services.list_jobs(&filter).await;
+        let jobs = jobs.map_err(|e| status::of(&e))?;
         let waiting = jobs.iter().filter_map(|listed| {
             let waiting = listed.waiting.clone()?;
             Some((listed.header.id.to_string(), waiting))
@@ -135,7 +134,8 @@ impl JobService for JobServer {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let views = self.services.watch_job(&request.into_inner().job).await;
+        let services = fresh(&self.services).await?;
+        let views = services.watch_job(&request.into_inner().job).await;
         let views = views.map_err(|e| status::of(&e))?.map(|view| match view {
             Ok(view) => Ok(v1::WatchJobResponse {
                 job: Some(document(&view)),
@@ -153,8 +153,8 @@ impl JobService for JobServer {
         let request = request.into_inner();
         let wish: Wish =
             convert::parse(request.wish.as_ref(), "wish").map_err(|e| unreadable(&e))?;
-        let existed = self
-            .services
+        let services = fresh(&self.services).await?;
+        let existed = services
             .request(
                 &request.job,
                 &request.request_id,
@@ -174,7 +174,7 @@ impl JobService for JobServer {
         let by = user(&request)?;
         let request = request.into_inner();
         let only = targets(&request.targets)?;
-        let services = self.services.clone();
+        let services = fresh(&self.services).await?.clone();
         match request.kind.as_str() {
             "retries" => Ok(Response::new(planned(move |progress| async move {
                 services
@@ -198,10 +198,8 @@ impl JobService for JobServer {
         use v1::job_logs_response::Message;
         let request = request.into_inner();
         let only = targets(&request.targets)?;
-        let lines = self
-            .services
-            .job_logs(&request.job, only, request.follow)
-            .await;
+        let services = fresh(&self.services).await?;
+        let lines = services.job_logs(&request.job, only, request.follow).await;
         let lines = lines.map_err(|e| status::of(&e))?.map(|logged| {
             let message = match logged {
                 Logged::Line(line) => Message::Line(line),
@@ -274,7 +272,7 @@ where
         })
     });
     let (answer, answered) = mpsc::channel(1);
-    tokio::spawn(async move {
+    let plan_and_answer = async move {
         let planned = match planning.await {
             Ok(view) => Ok(v1::PlanResponse {
                 message: Some(Message::Plan(document(&view))),
@@ -283,6 +281,7 @@ where
         };
         // Whoever asked may have left; the plan is kept for them.
         let _ = answer.send(planned).await;
-    });
+    };
+    tokio::spawn(plan_and_answer.in_current_span());
     seen.chain(ReceiverStream::new(answered)).boxed()
 }

@@ -14,12 +14,18 @@ pub(crate) mod status;
 use tonic::{Request, Status};
 
 use crate::identity::Identity;
+use crate::services::Services;
 
 pub use agent::AgentServer;
 pub use fleet::FleetServer;
 pub use jobs::JobServer;
 pub use peer::PeerServer;
 pub use runbooks::RunbookServer;
+
+/// The services of a replica that can see the store. Nothing is answered from any other.
+async fn fresh(services: &Services) -> Result<&Services, Status> {
+    services.fresh().await.map_err(|error| status::of(&error))
+}
 
 /// Who calls.
 fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
@@ -35,10 +41,7 @@ fn user<T>(request: &Request<T>) -> Result<String, Status> {
     Ok(caller(request)?.to_string())
 }
 
-/// The trace that the command line began: the 32 digits of its `traceparent`.
+/// The trace that the command line began.
 fn trace<T>(request: &Request<T>) -> Option<String> {
-    let header = request.metadata().get("traceparent")?.to_str().ok()?;
-    let id = header.split('-').nth(1)?;
-    let readable = id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit());
-    readable.then(|| id.to_ascii_lowercase())
+    crate::authorization::trace(request.metadata().as_ref())
 }

@@ -53,7 +53,10 @@ impl PeerService for PeerServer {
             Err(error @ AskError::Silent { .. }) => {
                 return Err(Status::deadline_exceeded(error.to_string()));
             }
-            Err(error @ (AskError::Absent { .. } | AskError::NotReady { .. })) => {
+            Err(
+                error
+                @ (AskError::Absent { .. } | AskError::NotReady { .. } | AskError::Cut { .. }),
+            ) => {
                 return Err(Status::unavailable(error.to_string()));
             }
         };
@@ -74,7 +77,11 @@ impl PeerService for PeerServer {
             .logs_here(&target, &job, request.after, request.follow)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let lines = lines.map(|line| Ok(v1::AgentLogsResponse { line: Some(line) }));
+        let lines = lines.map(|line| match line {
+            Ok(line) => Ok(v1::AgentLogsResponse { line: Some(line) }),
+            Err(AskError::Cut { why, .. }) => Err(Status::aborted(why)),
+            Err(error) => Err(Status::aborted(error.to_string())),
+        });
         Ok(Response::new(lines.boxed()))
     }
 }

@@ -4,7 +4,7 @@ use aldis_proto::v1;
 use aldis_proto::v1::runbook_service_server::RunbookService;
 use tonic::{Request, Response, Status};
 
-use super::{status, user};
+use super::{fresh, status, user};
 use crate::services::{Entry, Origin, Services};
 
 /// Serves people who keep runbooks.
@@ -30,7 +30,8 @@ impl RunbookService for RunbookServer {
             .into_inner()
             .source
             .ok_or_else(|| Status::invalid_argument("invalid message: `source` is missing"))?;
-        let pushed = self.services.push(&source.file, &source.text, &by).await;
+        let services = fresh(&self.services).await?;
+        let pushed = services.push(&source.file, &source.text, &by).await;
         let (loaded, existed) = pushed.map_err(|e| status::of(&e))?;
         let info = info(Entry::of(&loaded, Origin::Pushed));
         Ok(Response::new(v1::PushRunbookResponse {
@@ -45,7 +46,8 @@ impl RunbookService for RunbookServer {
         &self,
         _request: Request<v1::ListRunbooksRequest>,
     ) -> Result<Response<v1::ListRunbooksResponse>, Status> {
-        let all = self.services.runbooks().await.map_err(|e| status::of(&e))?;
+        let services = fresh(&self.services).await?;
+        let all = services.runbooks().await.map_err(|e| status::of(&e))?;
         let runbooks = all.into_iter().map(info).collect();
         Ok(Response::new(v1::ListRunbooksResponse { runbooks }))
     }
@@ -54,7 +56,8 @@ impl RunbookService for RunbookServer {
         &self,
         request: Request<v1::GetRunbookRequest>,
     ) -> Result<Response<v1::GetRunbookResponse>, Status> {
-        let found = self.services.runbook(&request.into_inner().name).await;
+        let services = fresh(&self.services).await?;
+        let found = services.runbook(&request.into_inner().name).await;
         let (loaded, origin) = found.map_err(|e| status::of(&e))?;
         let info = Some(info(Entry::of(&loaded, origin)));
         Ok(Response::new(v1::GetRunbookResponse {

@@ -10,11 +10,9 @@ use aldis_core::plan::ObjectRef;
 use super::{Error, Term, locks};
 use crate::jobs::{self, Loaded};
 use crate::presence;
+use crate::records::RefusedOrder;
 use crate::turns::Turns;
 use crate::view::View;
-
-/// Agents held on their own word from which on nobody is believed: with two, it is the store.
-const WORDS_THAT_PROVE: usize = 2;
 
 impl Term<'_> {
     pub(super) async fn inventory(&self, loaded: &Loaded) -> Result<Inventory, Error> {
@@ -56,10 +54,20 @@ pub(crate) async fn observe(
     limits: Limits,
 ) -> Result<Inventory, jobs::Error> {
     let fence: Fence = view.read(presence::fence);
-    let known = view.read(presence::fleet)?;
+    let (known, halted) = view.read(|all| (presence::fleet(all), presence::halted(all)));
+    let refused = known.iter().filter_map(|(name, known)| {
+        let (session, _) = known.as_ref().ok()?.session.as_ref()?;
+        let attempt = loaded.job.targets.get(name)?.attempt;
+        let ours = |refused: &&RefusedOrder| {
+            refused.job == loaded.job.header.id && refused.attempt == attempt
+        };
+        let refused = session.refused.iter().find(ours)?;
+        Some((name.clone(), refused.why.clone()))
+    });
+    let refused = refused.collect();
     let agents: BTreeMap<TargetName, Presence> = known
         .iter()
-        .map(|(name, known)| (name.clone(), known.presence(fence)))
+        .map(|(name, known)| (name.clone(), presence::of(known, fence)))
         .collect();
     let turn = match loaded.job.header.state {
         JobState::Queued => {
@@ -69,26 +77,17 @@ pub(crate) async fn observe(
                 .cloned()
                 .unwrap_or_default()
         }
-        JobState::NeedsOperator { .. } => locks::turn_to_go_on(view, &loaded.job)?,
+        JobState::NeedsOperator { .. } => locks::turn_to_go_on(view, &loaded.job),
         _ => Turn::Yes,
     };
     Ok(Inventory {
         fence,
-        halted: halted(&known),
+        halted,
+        refused,
         agents,
         requests: loaded.requests.clone(),
         turn,
         limits,
         ..Inventory::default()
     })
-}
-
-/// On one agent's word alone only that agent is held; on two, all dispatch stops.
-fn halted(known: &BTreeMap<TargetName, presence::Known>) -> Option<String> {
-    let held: Vec<_> = known
-        .iter()
-        .filter_map(|(name, known)| Some(format!("{name}: {}", known.fleet.held.as_ref()?)))
-        .collect();
-    (held.len() >= WORDS_THAT_PROVE)
-        .then(|| format!("the store went back in time ({})", held.join("; ")))
 }

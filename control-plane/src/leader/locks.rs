@@ -63,11 +63,10 @@ impl Term<'_> {
                 .writes
                 .push(Write::put(key.clone(), records::write(lock)));
         }
-        let outcome = self
-            .writer()
-            .fenced()?
-            .commit(&*self.parts.store, commit)
-            .await?;
+        aldis_proto::failpoint::hit("commit-before");
+        let fenced = self.writer().fenced()?;
+        let outcome = fenced.commit(&*self.parts.store, commit).await?;
+        aldis_proto::failpoint::hit("commit-after");
         Ok(outcome.revision())
     }
 
@@ -187,7 +186,8 @@ impl Term<'_> {
         let held = self.parts.store.list(keys::LOCKS).await?;
         let mut commits = Vec::new();
         for record in held.records {
-            if fits(&records::read::<Lock>(&record)?) {
+            // One that cannot be read is nobody's to free; it is named where turns are given.
+            if records::read::<Lock>(&record).is_ok_and(|lock| fits(&lock)) {
                 commits.push(Commit {
                     preconditions: vec![Precondition::Modified {
                         key: record.key.clone(),
@@ -231,19 +231,17 @@ pub(super) fn holder(view: &View, name: &LockName) -> Result<Option<JobId>, reco
 }
 
 /// Whether a job that waits for an operator could take again what it let go of.
-pub(super) fn turn_to_go_on(view: &View, job: &Job) -> Result<Turn, records::Error> {
+pub(super) fn turn_to_go_on(view: &View, job: &Job) -> Turn {
     let wanted = Queued {
         job: job.header.id.clone(),
         priority: job.header.priority,
         submitted_at: job.header.submitted_at,
         locks: job.locks_to_go_on(),
     };
-    let conflict = queue::conflict(&wanted, &turns::held(view)?);
-    Ok(
-        conflict.map_or(Turn::Yes, |(object, target, by)| Turn::Locked {
-            object,
-            target,
-            by,
-        }),
-    )
+    let conflict = queue::conflict(&wanted, &turns::held(view));
+    conflict.map_or(Turn::Yes, |(object, target, by)| Turn::Locked {
+        object,
+        target,
+        by,
+    })
 }

@@ -7,9 +7,9 @@ use aldis_core::ids::{Fence, JobId, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
 use aldis_core::job::LockName;
 use aldis_core::plan::TargetPart;
-use aldis_core::question::Answer;
 use aldis_core::soak::{SoakProgress, SoakReading};
 
+use super::merge::Came;
 use crate::agents::AskError;
 use crate::presence::Known;
 
@@ -30,10 +30,8 @@ pub(super) struct Memory {
     pub(super) asking: BTreeSet<Asking>,
     /// When a question that failed may be asked again, on the boot clock.
     pub(super) again_at: BTreeMap<Asking, Duration>,
-    /// When the store was last swept, on the boot clock.
-    pub(super) swept_at: Option<Duration>,
-    /// The store's revision at that time: history before it is compacted at the next sweep.
-    pub(super) swept_revision: crate::store::Revision,
+    /// By what it is about: what was complained of last, so that it is not said again each second.
+    pub(super) said: BTreeMap<String, String>,
 }
 
 /// A soak under way.
@@ -69,14 +67,16 @@ pub(super) enum Answered {
         wave: usize,
         round: BTreeMap<TargetName, SoakReading>,
     },
-    Attempts {
-        target: TargetName,
-        generation: u64,
-        answer: Result<Answer, AskError>,
-    },
+    Attempts(Came),
 }
 
 impl Memory {
+    /// True when this was not the last that was said of it.
+    pub(super) fn is_news(&mut self, about: &str, said: &str) -> bool {
+        let before = self.said.insert(about.to_owned(), said.to_owned());
+        before.as_deref() != Some(said)
+    }
+
     pub(super) fn forget(&mut self, job: &JobId) {
         self.drift.remove(job);
         self.soak.remove(job);

@@ -3,19 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aldis_core::ids::{JobId, TargetName};
-use aldis_core::job::{Event, Target};
+use aldis_core::job::{Header, Target};
 use aldis_core::question::{Answer, Question};
-use aldis_core::reconcile::{self, AttemptList, Listed, Merge, Merged, RecordedJournal};
-use tracing::{info, warn};
+use aldis_core::reconcile::{self, AttemptList, Listed, Merge, Merged};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tracing::{error, info, warn};
 
 use super::memory::{Answered, Asking};
 use super::questions::{ASK_AGAIN, ASK_WITHIN};
 use super::{Error, Term};
+use crate::agents::AskError;
 use crate::jobs;
-use crate::presence::Known;
-use crate::records::{self, Session};
-use crate::store::keys::{self, Name};
-use crate::store::{Commit, Precondition, Write};
+use crate::presence::{self, Known};
+use crate::records::{self, Fleet, Held, Session};
+use crate::store::keys;
+use crate::store::{Commit, Group, Precondition, Record, Write};
+
+/// Lists merged at once: each is three round trips to the store and hardly any work here, and after a
+/// failover a thousand of them wait.
+const AT_ONCE: usize = 64;
+
+/// A list that came, or did not.
+pub(super) struct Came {
+    pub(super) target: TargetName,
+    pub(super) generation: u64,
+    pub(super) answer: Result<Answer, AskError>,
+}
 
 impl Term<'_> {
     /// Marks sessions as ended whose replica is gone: it can neither say so nor hold a stream.
@@ -23,40 +37,48 @@ impl Term<'_> {
         &self,
         known: &BTreeMap<TargetName, Known>,
     ) -> Result<(), Error> {
+        let mut ends = Vec::new();
         for (target, known) in known {
             let Some((session, record)) = &known.session else {
                 continue;
             };
-            if session.replica.is_empty() || self.replica_lives(session) {
+            let Some(gone) = self.replica_is_gone(session) else {
                 continue;
-            }
+            };
             info!(%target, replica = session.replica, "session ends with its replica");
             let ended = Session {
                 replica: String::new(),
                 absent_since: Some(self.now()),
-                ..session.clone()
+                ..Session::clone(session)
             };
-            let commit = Commit {
-                preconditions: vec![Precondition::Modified {
-                    key: record.key.clone(),
-                    at: record.modified,
-                }],
+            ends.push(Commit {
+                preconditions: vec![unchanged(record), gone],
                 writes: vec![Write::put(record.key.clone(), records::write(&ended))],
-            };
-            let outcome = self
-                .writer()
-                .fenced()?
-                .commit(&*self.parts.store, commit)
-                .await?;
-            self.parts.view.reaches(outcome.revision()).await;
+            });
         }
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let fenced = self.writer().fenced()?;
+        let outcomes = fenced.commit_group(&*self.parts.store, ends).await?;
+        self.parts.view.reaches(newest(&outcomes)).await;
         Ok(())
     }
 
-    fn replica_lives(&self, session: &Session) -> bool {
-        let record = self.parts.view.get(&keys::replica(&session.replica));
-        let boot = record.and_then(|record| records::read::<records::Replica>(&record).ok());
-        boot.is_some_and(|replica| replica.boot_id == session.replica_boot)
+    /// What proves in the very transaction that nobody holds the stream: the replica's record is gone,
+    /// or is another process's. One that cannot be read proves nothing.
+    fn replica_is_gone(&self, session: &Session) -> Option<Precondition> {
+        if session.replica.is_empty() {
+            return None;
+        }
+        let key = keys::replica(&session.replica);
+        let record = self.parts.view.get(&key);
+        let other = match &record {
+            None => true,
+            Some(record) => records::read::<records::Replica>(record)
+                .is_ok_and(|replica| replica.boot_id != session.replica_boot),
+        };
+        other.then(|| Precondition::unchanged(&key, record.as_ref()))
     }
 
     /// Asks every session that this leader has not merged yet.
@@ -78,23 +100,43 @@ impl Term<'_> {
                 let answer = agents.ask(&target, Question::Attempts, ASK_WITHIN).await;
                 // Without a receiver the term is over.
                 let _ = answers
-                    .send(Answered::Attempts {
+                    .send(Answered::Attempts(Came {
                         target,
                         generation,
                         answer,
-                    })
+                    }))
                     .await;
             });
         }
     }
 
-    pub(super) async fn merge(
-        &mut self,
-        target: TargetName,
-        generation: u64,
-        answer: Result<Answer, crate::agents::AskError>,
-    ) {
-        let asking = Asking::Attempts(target.clone(), generation);
+    /// Merges lists side by side. Those that could not be merged are asked for again.
+    pub(super) async fn merge_all(&mut self, came: Vec<Came>) {
+        let term = &*self;
+        // Boxed: the compiler cannot see otherwise that these futures may move between threads.
+        let merges: Vec<BoxFuture<'_, (Asking, bool)>> = came
+            .into_iter()
+            .map(|came| term.merge(came).boxed())
+            .collect();
+        let merged: Vec<(Asking, bool)> = futures::stream::iter(merges)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let again = self.parts.clock.boot_now() + ASK_AGAIN;
+        for (asking, done) in merged {
+            match done {
+                true => self.memory.end(&asking),
+                false => self.memory.postpone(asking, again),
+            }
+        }
+    }
+
+    async fn merge(&self, came: Came) -> (Asking, bool) {
+        let Came {
+            target,
+            generation,
+            answer,
+        } = came;
         let merged = match answer {
             Ok(Answer::Attempts(list)) => self.merge_list(&target, generation, &list).await,
             Ok(_) => {
@@ -102,44 +144,31 @@ impl Term<'_> {
                 Ok(false)
             }
             Err(error) => {
-                info!(%target, %error, "list of attempts not read");
+                info!(%target, error = crate::telemetry::chain(&error), "list of attempts not read");
                 Ok(false)
             }
         };
-        match merged {
-            Ok(true) => self.memory.end(&asking),
-            Ok(false) => {
-                let again = self.parts.clock.boot_now() + ASK_AGAIN;
-                self.memory.postpone(asking, again);
-            }
-            Err(error) => {
-                warn!(%target, %error, "list of attempts not merged");
-                let again = self.parts.clock.boot_now() + ASK_AGAIN;
-                self.memory.postpone(asking, again);
-            }
-        }
+        let done = merged.unwrap_or_else(|error| {
+            warn!(%target, error = crate::telemetry::chain(&error), "list of attempts not merged");
+            false
+        });
+        (Asking::Attempts(target, generation), done)
     }
 
     /// Commits what the list proves, then that it is merged. True when the session may be given work.
     async fn merge_list(
-        &mut self,
+        &self,
         target: &TargetName,
         generation: u64,
         list: &AttemptList,
     ) -> Result<bool, Error> {
-        let known = self.parts.view.read(crate::presence::fleet)?;
-        let Some(known) = known.get(target) else {
+        let known = self.parts.view.read(|all| presence::one(all, target))?;
+        let Some(known) = known.filter(|known| known.is_session(generation)) else {
             return Ok(false);
         };
-        let current = known
-            .session
-            .as_ref()
-            .is_some_and(|(s, _)| s.generation == generation);
-        if !current {
-            return Ok(false);
-        }
-        let records = self.records_of(target)?;
-        let ended = self.ended_of(list, &records).await?;
+        let records = self.records_of(target);
+        let ended = self.known_otherwise(list, &records).await?;
+        let records = records.readable;
         let recorded = Some(&known.fleet.journal);
         match reconcile::merge(target, recorded, list, &records, &ended, self.now()) {
             // The replica that holds the session tells the agent at registration; until it registers
@@ -148,73 +177,113 @@ impl Term<'_> {
                 warn!(%target, why, "list not merged");
                 Ok(false)
             }
-            Merge::Merged(merged) => {
-                self.commit_merged(target, &merged).await?;
-                self.mark_merged(target, generation, list, &merged).await
-            }
+            Merge::Merged(merged) => Ok(self.commit_merged(target, &merged).await?
+                && self.mark_merged(target, generation, list, &merged).await?),
         }
     }
 
     /// The target's record in every hot job.
-    fn records_of(&self, target: &TargetName) -> Result<BTreeMap<JobId, Target>, Error> {
-        let records = self.parts.view.read(|all| {
-            let ours = |record: &&crate::store::Record| {
-                matches!(record.key.name(), Some(Name::JobTarget { target: of, .. }) if of == target.to_string())
-            };
-            crate::view::under(all, keys::JOBS).filter(ours).cloned().collect::<Vec<_>>()
-        });
-        let mut found = BTreeMap::new();
-        for record in records {
-            if let Some(Name::JobTarget { job, .. }) = record.key.name() {
-                found.insert(JobId::new(job), records::read(&record)?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Jobs of the list that have ended, or that are hot without having touched the target.
-    async fn ended_of(
-        &self,
-        list: &AttemptList,
-        records: &BTreeMap<JobId, Target>,
-    ) -> Result<BTreeSet<JobId>, Error> {
-        let mut ended = BTreeSet::new();
-        for listed in &list.attempts {
-            if records.contains_key(&listed.job) || ended.contains(&listed.job) {
-                continue;
-            }
-            if self
-                .parts
-                .store
-                .get(&keys::ended(listed.job.as_str()))
-                .await?
-                .is_some()
-            {
-                ended.insert(listed.job.clone());
-            }
-        }
-        Ok(ended)
-    }
-
-    async fn commit_merged(&mut self, target: &TargetName, merged: &Merged) -> Result<(), Error> {
-        let jobs: BTreeSet<&JobId> = merged.events.iter().map(|(job, _)| job).collect();
-        for job in jobs {
-            let Some(loaded) = jobs::load(&self.parts.view, &self.parts.plans, job).await? else {
-                continue;
-            };
-            let mut events = Vec::new();
-            let mut after = loaded.job.clone();
-            for (of, event) in &merged.events {
-                let event = Event::Target(target.clone(), event.clone());
-                // What the record has learned meanwhile by a report need not be told again.
-                if of == job && after.apply(event.clone()).is_ok() {
-                    events.push(event);
+    fn records_of(&self, target: &TargetName) -> OfTarget {
+        let mut found = OfTarget::default();
+        self.parts.view.read(|all| {
+            for job in jobs::ids(all) {
+                let key = keys::job_target(job.as_str(), &target.to_string());
+                match all.get(&key).map(records::read) {
+                    Some(Ok(record)) => {
+                        found.readable.insert(job, record);
+                    }
+                    Some(Err(error)) => {
+                        warn!(%target, %job, error = crate::telemetry::chain(&error), "record not compared");
+                        found.unreadable.insert(job);
+                    }
+                    None => {}
                 }
             }
-            let revision = self.writer().write(&loaded, events).await?;
-            self.parts.view.reaches(revision).await;
+        });
+        found
+    }
+
+    /// Jobs of the list that no readable hot record speaks for and that the store knows all the same:
+    /// they have ended, or their record cannot be read.
+    async fn known_otherwise(
+        &self,
+        list: &AttemptList,
+        records: &OfTarget,
+    ) -> Result<BTreeSet<JobId>, Error> {
+        let jobs: BTreeSet<&JobId> = list.attempts.iter().map(|listed| &listed.job).collect();
+        let asked: Vec<&JobId> = jobs
+            .into_iter()
+            .filter(|job| !records.readable.contains_key(job))
+            .collect();
+        let mut known = records.unreadable.clone();
+        if asked.is_empty() {
+            return Ok(known);
         }
-        Ok(())
+        // Whether it exists, without its value: an ended job of a thousand targets is a megabyte.
+        let exists = |job: &&JobId| Commit {
+            preconditions: vec![Precondition::Exists(keys::ended(job.as_str()))],
+            writes: vec![],
+        };
+        let group = Group {
+            fence: vec![],
+            commits: asked.iter().map(exists).collect(),
+        };
+        let outcomes = self.parts.store.commit_group(group).await?;
+        let there = asked.into_iter().zip(outcomes);
+        known.extend(
+            there
+                .filter(|(_, outcome)| outcome.is_committed())
+                .map(|(job, _)| job.clone()),
+        );
+        Ok(known)
+    }
+
+    /// Writes what the list says of each job's record; false when one was changed meanwhile.
+    async fn commit_merged(&self, target: &TargetName, merged: &Merged) -> Result<bool, Error> {
+        let jobs: BTreeSet<&JobId> = merged.events.iter().map(|(job, _)| job).collect();
+        let mut commits = Vec::new();
+        for job in jobs {
+            commits.extend(self.fold(target, job, merged).await?);
+        }
+        if commits.is_empty() {
+            return Ok(true);
+        }
+        let fenced = self.writer().fenced()?;
+        let outcomes = fenced.commit_group(&*self.parts.store, commits).await?;
+        self.parts.view.reaches(newest(&outcomes)).await;
+        Ok(outcomes.iter().all(|outcome| outcome.is_committed()))
+    }
+
+    async fn fold(
+        &self,
+        target: &TargetName,
+        job: &JobId,
+        merged: &Merged,
+    ) -> Result<Option<Commit>, Error> {
+        let header_key = keys::job_header(job.as_str());
+        let key = keys::job_target(job.as_str(), &target.to_string());
+        let (Some(header), Some(record)) =
+            (self.parts.view.get(&header_key), self.parts.view.get(&key))
+        else {
+            return Ok(None);
+        };
+        let header: Header = records::read(&header)?;
+        let plan = self.parts.plans.load(&header.plan).await?;
+        let before: Target = records::read(&record)?;
+        let mut after = before.clone();
+        for (_, event) in merged.events.iter().filter(|(of, _)| of == job) {
+            // What the record has learned meanwhile by a report need not be told again.
+            if let Ok(next) = after
+                .clone()
+                .next(event.clone(), plan.phase().segments.len())
+            {
+                after = next;
+            }
+        }
+        Ok((after != before).then(|| Commit {
+            preconditions: vec![Precondition::Exists(header_key), unchanged(&record)],
+            writes: vec![Write::put(key, records::write(&after))],
+        }))
     }
 
     async fn mark_merged(
@@ -224,30 +293,22 @@ impl Term<'_> {
         list: &AttemptList,
         merged: &Merged,
     ) -> Result<bool, Error> {
-        let known = self.parts.view.read(crate::presence::fleet)?;
-        let Some(known) = known.get(target) else {
+        let known = self.parts.view.read(|all| presence::one(all, target))?;
+        let Some(known) = known.filter(|known| known.is_session(generation)) else {
             return Ok(false);
         };
         let Some((session, session_record)) = &known.session else {
             return Ok(false);
         };
-        if session.generation != generation {
-            return Ok(false);
-        }
-        let mut fleet = known.fleet.clone();
-        fleet.journal = RecordedJournal {
-            id: list.journal.clone(),
-            sequence: list.sequence,
-        };
-        fleet.held = self.hold(session, &known.fleet.orphans, merged);
-        fleet.orphans = merged.orphans.clone();
+        let before = Fleet::clone(&known.fleet);
+        let mut fleet = before.clone();
+        fleet.hears_of(&list.journal, list.sequence);
+        fleet.held = self.hold(session, &before, merged);
+        fleet.orphans.clone_from(&merged.orphans);
+        fleet.merged_in = Some(self.fence.incarnation);
         let session = Session {
             merged: Some(self.fence),
-            ..session.clone()
-        };
-        let unchanged = |record: &crate::store::Record| Precondition::Modified {
-            key: record.key.clone(),
-            at: record.modified,
+            ..Session::clone(session)
         };
         let mut commit = Commit {
             preconditions: vec![unchanged(session_record)],
@@ -256,29 +317,73 @@ impl Term<'_> {
                 records::write(&session),
             )],
         };
-        if fleet != known.fleet {
+        if fleet != before {
             commit.preconditions.push(unchanged(&known.fleet_record));
             let key = known.fleet_record.key.clone();
             commit.writes.push(Write::put(key, records::write(&fleet)));
         }
-        let outcome = self
-            .writer()
-            .fenced()?
-            .commit(&*self.parts.store, commit)
-            .await?;
+        let fenced = self.writer().fenced()?;
+        let outcome = fenced.commit(&*self.parts.store, commit).await?;
         self.parts.view.reaches(outcome.revision()).await;
+        if outcome.is_committed() {
+            alarm(target, &before, &fleet);
+        }
         Ok(outcome.is_committed())
     }
 
-    /// An attempt that no record knows proves that the store went back, unless the agent has not seen
-    /// this incarnation yet (it was raised over the loss), or the orphan was listed before.
-    fn hold(&self, session: &Session, listed: &[Listed], merged: &Merged) -> Option<String> {
-        let same_life = session.highest.incarnation == self.fence.incarnation;
-        let is_news = merged.orphans.iter().any(|orphan| {
-            !listed
-                .iter()
-                .any(|old| old.job == orphan.job && old.attempt == orphan.attempt)
-        });
-        merged.went_back.clone().filter(|_| same_life && is_news)
+    /// The hold that stands in this life of the store, or the one that the list gives reason for: an
+    /// attempt that no record knows, of an agent that was merged in this life before.
+    fn hold(&self, session: &Session, before: &Fleet, merged: &Merged) -> Option<Held> {
+        let life = self.fence.incarnation;
+        if let Some(stands) = before.held_in(life) {
+            return Some(stands.clone());
+        }
+        // An agent that was never merged in this life brings what a raised incarnation gave up.
+        let same_life = match before.merged_in {
+            Some(merged_in) => merged_in == life,
+            None => session.highest.incarnation == life,
+        };
+        let proves = same_life && !session.was_away_long && has_news(&before.orphans, merged);
+        let why = merged.went_back.clone().filter(|_| proves)?;
+        Some(Held {
+            why,
+            incarnation: Some(life),
+        })
     }
+}
+
+/// What the hot jobs say of one target.
+#[derive(Default)]
+struct OfTarget {
+    readable: BTreeMap<JobId, Target>,
+    unreadable: BTreeSet<JobId>,
+}
+
+fn has_news(listed: &[Listed], merged: &Merged) -> bool {
+    merged.orphans.iter().any(|orphan| {
+        !listed
+            .iter()
+            .any(|old| old.job == orphan.job && old.attempt == orphan.attempt)
+    })
+}
+
+/// Says loudly, once, what an operator must know.
+fn alarm(target: &TargetName, before: &Fleet, after: &Fleet) {
+    for orphan in &after.orphans {
+        if !before.orphans.contains(orphan) {
+            warn!(%target, job = %orphan.job, attempt = %orphan.attempt, "orphan: the agent knows this work, the store does not");
+        }
+    }
+    if let Some(held) = after.held.as_ref().filter(|_| before.held != after.held) {
+        error!(%target, why = held.why, "agent held: the store went back in time");
+    }
+}
+
+fn unchanged(record: &Record) -> Precondition {
+    Precondition::unchanged(&record.key, Some(record))
+}
+
+fn newest(outcomes: &[crate::store::Outcome]) -> crate::store::Revision {
+    let revisions = outcomes.iter().map(|outcome| outcome.revision());
+    revisions.max().unwrap_or_default()
 }

@@ -21,21 +21,24 @@ mod questions;
 mod retire;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aldis_core::decide::decide;
-use aldis_core::ids::{Fence, JobId};
+use aldis_core::ids::{Fence, JobId, TargetName};
 use aldis_core::inventory::{Limits, Turn};
-use aldis_core::job::{Event, HeaderEvent, JobState, TargetEvent};
+use aldis_core::job::{Event, Header, HeaderEvent, JobState, TargetEvent};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::commit::{self, Writer};
 use crate::jobs::{self, Plans};
+use crate::lasting::Lasting;
 use crate::leadership::{self, Role, Token};
+use crate::presence::{self, Known};
 use crate::store::{Revision, Store};
 use crate::turns::Turns;
 use crate::view::View;
@@ -72,12 +75,23 @@ pub struct Parts {
     pub settings: Settings,
 }
 
+impl Parts {
+    /// Writes under a term.
+    fn writer<'a>(&'a self, token: &'a Token) -> Writer<'a> {
+        Writer {
+            store: &*self.store,
+            token,
+            clock: &*self.clock,
+        }
+    }
+}
+
 /// Bounds and times of the leader.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Times that decisions depend on.
     pub limits: Limits,
-    /// How long ended jobs and unused plans are kept (7 days, as long as agents list their attempts).
+    /// How long ended jobs and unused plans are kept: a day longer than agents list their attempts.
     pub retention: Duration,
 }
 
@@ -85,7 +99,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            retention: Duration::from_secs(7 * 24 * 60 * 60),
+            retention: crate::config::RETENTION,
         }
     }
 }
@@ -124,6 +138,23 @@ impl Error {
             Self::Commit(commit::Error::Leader(leadership::Error::Deposed { .. }))
         )
     }
+
+    /// Whether whatever comes next would fail the same way: the term is over, or the store does not
+    /// answer. Anything else is wrong with one item, and must not keep the others from going on.
+    fn concerns_all(&self) -> bool {
+        use crate::store::Error as Store;
+        let store = match self {
+            Self::Commit(commit::Error::Leader(leadership::Error::Deposed { .. })) => return true,
+            Self::Commit(commit::Error::Illegal(_))
+            | Self::Jobs(jobs::Error::Record(_) | jobs::Error::NoPlan { .. }) => return false,
+            Self::Commit(commit::Error::Leader(leadership::Error::Store(error)))
+            | Self::Jobs(jobs::Error::Store(error)) => error,
+        };
+        match store {
+            Store::Unavailable { .. } | Store::Unknown { .. } | Store::WentBack { .. } => true,
+            Store::Refused { .. } | Store::Corrupt { .. } => false,
+        }
+    }
 }
 
 /// Leads in every term that this replica wins, until it has led and lost.
@@ -148,6 +179,7 @@ pub async fn run(parts: Parts, mut role: watch::Receiver<Role>) {
 
 /// One term.
 async fn lead(parts: &Parts, token: Token) {
+    let _sweeping = Lasting::start("the sweep", sweep::run(parts.clone(), token.clone()));
     let (answers, mut answered) = mpsc::channel(ANSWERS);
     let mut changed = parts.view.changed();
     let mut term = Term {
@@ -167,17 +199,21 @@ async fn lead(parts: &Parts, token: Token) {
             Ok(sleep) => sleep,
             Err(error) if error.is_deposed() => return,
             Err(error) => {
-                warn!(%error, "round ended half way");
+                warn!(
+                    error = crate::telemetry::chain(&error),
+                    "round ended half way"
+                );
                 STORE_PAUSE
             }
         };
         tokio::select! {
             _ = changed.changed() => {}
             Some(answer) = answered.recv() => {
-                term.take(answer).await;
+                let mut all = vec![answer];
                 while let Ok(answer) = answered.try_recv() {
-                    term.take(answer).await;
+                    all.push(answer);
                 }
+                term.take_all(all).await;
             }
             () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
         }
@@ -197,11 +233,7 @@ struct Term<'a> {
 
 impl Term<'_> {
     fn writer(&self) -> Writer<'_> {
-        Writer {
-            store: &*self.parts.store,
-            token: &self.token,
-            clock: &*self.parts.clock,
-        }
+        self.parts.writer(&self.token)
     }
 
     fn now(&self) -> aldis_core::ids::Timestamp {
@@ -210,29 +242,56 @@ impl Term<'_> {
 
     /// Looks at everything once; how long nothing more is to be done unless something changes.
     async fn round(&mut self) -> Result<Duration, Error> {
-        let known = self.parts.view.read(crate::presence::fleet)?;
+        let known = self.fleet();
         self.reap_sessions(&known).await?;
         self.ask_for_lists(&known);
         self.memory.watch(&known, self.fence, self.now());
         let mut sleep = LONGEST_SLEEP;
         let turns = self.parts.turns.all().await?;
         let asked = self.parts.view.read(jobs::with_requests);
-        for header in jobs::headers(&self.parts.view)? {
+        for header in self.headers() {
             let waits = turns.get(&header.id).is_some_and(|turn| *turn != Turn::Yes);
             if waits && !asked.contains(&header.id) {
                 continue;
             }
-            // One job that cannot be read must not keep the others from going on.
             match self.job(&header.id).await {
                 Ok(wake) => sleep = sleep.min(wake),
-                Err(error @ Error::Jobs(_)) => {
-                    warn!(job = %header.id, %error, "job cannot be decided");
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.concerns_all() => return Err(error),
+                Err(error) => self.complain(header.id.as_str(), "job cannot go on", &error),
             }
         }
-        self.sweep_in_time().await?;
         Ok(sleep)
+    }
+
+    /// Agents whose records can be read; the others are named.
+    fn fleet(&mut self) -> BTreeMap<TargetName, Known> {
+        let mut readable = BTreeMap::new();
+        for (target, known) in self.parts.view.read(presence::fleet) {
+            match known {
+                Ok(known) => {
+                    readable.insert(target, known);
+                }
+                Err(error) => self.complain(&target.to_string(), "agent left out", &error),
+            }
+        }
+        readable
+    }
+
+    /// Headers of hot jobs that can be read; the others are named.
+    fn headers(&mut self) -> Vec<Header> {
+        let headers = jobs::headers(&self.parts.view);
+        for error in &headers.unreadable {
+            self.complain(&error.to_string(), "job left out", error);
+        }
+        headers.readable
+    }
+
+    /// Once for each thing that is wrong, not once a second.
+    fn complain(&mut self, about: &str, what: &str, error: &dyn std::error::Error) {
+        let error = crate::telemetry::chain(error);
+        if self.memory.is_news(about, &error) {
+            error!(about, error, "{what}");
+        }
     }
 
     /// Decides one job until there is nothing left to decide.
@@ -269,7 +328,7 @@ impl Term<'_> {
         events: Vec<Event>,
     ) -> Result<Revision, Error> {
         for event in &events {
-            say(&loaded.job.header.id, event);
+            say(&loaded.job.header, event);
             pass_failpoint(event);
         }
         if events
@@ -300,15 +359,16 @@ fn goes_on(loaded: &jobs::Loaded, events: &[Event]) -> bool {
     waited && events.iter().any(moves)
 }
 
-fn say(job: &JobId, event: &Event) {
+fn say(header: &Header, event: &Event) {
+    let (job, trace) = (&header.id, header.trace.as_deref().unwrap_or_default());
     match event {
         Event::Header(HeaderEvent::Moved { state, .. }) => {
-            info!(%job, state = state.word(), "job moves");
+            info!(%job, trace, state = state.word(), "job moves");
         }
-        Event::Header(HeaderEvent::Started { .. }) => info!(%job, "job starts"),
-        Event::Header(HeaderEvent::WaveDone) => info!(%job, "wave done"),
+        Event::Header(HeaderEvent::Started { .. }) => info!(%job, trace, "job starts"),
+        Event::Header(HeaderEvent::WaveDone) => info!(%job, trace, "wave done"),
         Event::Target(target, TargetEvent::Lost { evidence }) => {
-            warn!(%job, %target, ?evidence, "outcome unknown");
+            warn!(%job, trace, %target, ?evidence, "outcome unknown");
         }
         Event::Header(_) | Event::Target(..) => {}
     }

@@ -21,6 +21,7 @@ use crate::jobs::{self, Loaded};
 use crate::presence;
 use crate::records::{self, Lock, PlanPart};
 use crate::store::{Commit, Key, Precondition, Write};
+use crate::telemetry::chain;
 
 /// How long an agent may take for an answer: longer than any read it makes, API server included.
 pub(super) const ASK_WITHIN: Duration = Duration::from_secs(20);
@@ -145,17 +146,27 @@ impl Term<'_> {
         });
     }
 
+    /// Takes answers in, lists first: they are many after a failover, and everything waits for them.
+    pub(super) async fn take_all(&mut self, answers: Vec<Answered>) {
+        let mut lists = Vec::new();
+        let mut others = Vec::new();
+        for answer in answers {
+            match answer {
+                Answered::Attempts(came) => lists.push(came),
+                other => others.push(other),
+            }
+        }
+        self.merge_all(lists).await;
+        for other in others {
+            self.take(other).await;
+        }
+    }
+
     /// Takes an answer into memory; the next round decides with it.
-    pub(super) async fn take(&mut self, answered: Answered) {
+    async fn take(&mut self, answered: Answered) {
         let again = self.parts.clock.boot_now() + ASK_AGAIN;
         match answered {
-            Answered::Attempts {
-                target,
-                generation,
-                answer,
-            } => {
-                self.merge(target, generation, answer).await;
-            }
+            Answered::Attempts(came) => self.merge_all(vec![came]).await,
             Answered::Drift {
                 job,
                 target,
@@ -167,7 +178,7 @@ impl Term<'_> {
                     // It looked and will not act: that is an answer.
                     Err(AskError::Refused { problem }) => Some(problem),
                     Err(error) => {
-                        info!(%job, %target, %error, "drift not read");
+                        info!(%job, %target, error = chain(&error), "drift not read");
                         return self.memory.postpone(asking, again);
                     }
                 };
@@ -187,12 +198,12 @@ impl Term<'_> {
                 let stored = match answer {
                     Ok(part) => self.store_late_part(&job, &target, *part).await,
                     Err(error) => {
-                        info!(%job, %target, %error, "deferred target not planned");
+                        info!(%job, %target, error = chain(&error), "deferred target not planned");
                         return self.memory.postpone(asking, again);
                     }
                 };
                 if let Err(error) = stored {
-                    warn!(%job, %target, %error, "late part not stored");
+                    warn!(%job, %target, error = chain(&error), "late part not stored");
                 }
                 self.memory.postpone(asking, again);
             }
@@ -300,11 +311,9 @@ impl Term<'_> {
             let lock = records::write(lock);
             commit.writes.push(Write::put(key.clone(), lock));
         }
-        let outcome = self
-            .writer()
-            .fenced()?
-            .commit(&*self.parts.store, commit)
-            .await?;
+        let fenced = self.writer().fenced()?;
+        let outcome = fenced.commit(&*self.parts.store, commit).await?;
+        self.parts.plans.look_again(&loaded.job.plan.id);
         self.parts.view.reaches(outcome.revision()).await;
         Ok(())
     }

@@ -1,175 +1,343 @@
-//! What nobody needs any more: ended jobs and plans past retention, leftovers of a crash, history.
+//! What nobody needs any more: history, leftovers of a crash, ended jobs and plans past retention.
+//!
+//! A task of its own beside the rounds, since it reads cold prefixes, which may hold a hundred thousand
+//! records: page by page, a few pages at a time, going on where it stopped. Each part stands alone and
+//! a record that cannot be read is named and passed over, so that history is compacted whatever else
+//! is wrong. While the store is in doubt nothing is deleted: it may be the only evidence.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aldis_core::ids::PlanId;
-use aldis_core::job::{JobState, Target};
+use aldis_core::ids::{JobId, PlanId, Timestamp};
+use aldis_core::job::Target;
+use tracing::{debug, error, warn};
 
-use super::{Error, Term};
+use super::{Error, Parts, retire};
+use crate::commit::Writer;
 use crate::jobs;
+use crate::leadership::Token;
+use crate::presence;
 use crate::records::{self, Ended, Lock, PlanHeader};
 use crate::store::keys::{self, Name};
-use crate::store::{Commit, Precondition, Record, Write};
+use crate::store::{Commit, Key, Precondition, Record, Revision, Write};
+use crate::telemetry::chain;
+use crate::view;
 
-/// Between two sweeps: each lists cold prefixes, which no other path reads.
+/// Between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
-impl Term<'_> {
-    pub(super) async fn sweep_in_time(&mut self) -> Result<(), Error> {
-        let now = self.parts.clock.boot_now();
-        match self.memory.swept_at {
-            Some(at) if now.saturating_sub(at) < EVERY => return Ok(()),
-            _ => self.memory.swept_at = Some(now),
+/// Records of one page. The largest, ended jobs of a thousand targets, are a megabyte each.
+const PAGE: usize = 32;
+
+/// Pages of one sweep: ten thousand ended jobs are gone through in twenty minutes.
+const PAGES: usize = 16;
+
+/// Sweeps until the term is over.
+pub(super) async fn run(parts: Parts, token: Token) {
+    let mut sweep = Sweep::new(parts, token);
+    while sweep.token.is_live(&*sweep.parts.clock) {
+        sweep.once().await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+struct Sweep {
+    parts: Parts,
+    token: Token,
+    /// The store's revision at the sweep before: history before it is compacted, and what was stored
+    /// before it is no longer being written.
+    settled: Revision,
+    pass: Pass,
+    said: BTreeSet<String>,
+}
+
+/// One way through ended jobs, then through plans.
+#[derive(Default)]
+struct Pass {
+    place: Place,
+    /// The last key that was looked at.
+    behind: Option<Key>,
+    /// Plans that a job names.
+    kept: BTreeSet<PlanId>,
+}
+
+#[derive(Default)]
+enum Place {
+    #[default]
+    Start,
+    Ended,
+    Plans,
+}
+
+impl Sweep {
+    fn new(parts: Parts, token: Token) -> Self {
+        Self {
+            parts,
+            token,
+            settled: Revision(0),
+            pass: Pass::default(),
+            said: BTreeSet::new(),
         }
-        self.free_leftover_locks().await?;
-        self.clear_leftovers().await?;
-        let kept = self.drop_ended().await?;
-        self.drop_plans(&kept).await?;
-        // History is kept for one period, so that a watch that was cut off briefly can resume.
-        let revision = std::mem::replace(
-            &mut self.memory.swept_revision,
-            self.parts.store.read_revision().await?,
-        );
-        if revision.0 > 0 {
-            self.parts.store.compact(revision).await?;
+    }
+
+    async fn once(&mut self) {
+        let before = self.settled;
+        let compacted = self.compact().await;
+        self.note("history not compacted", compacted);
+        if self.parts.view.read(presence::halted).is_some() {
+            return;
+        }
+        let freed = self.free_leftover_locks().await;
+        self.note("locks of ended jobs not freed", freed);
+        let cleared = self.clear_leftovers().await;
+        self.note("records without a job not cleared", cleared);
+        let swept = self.go_on(before).await;
+        self.note("ended jobs and plans not swept", swept);
+    }
+
+    fn note(&self, what: &'static str, result: Result<(), Error>) {
+        if let Err(error) = result {
+            warn!(error = chain(&error), "{what}");
+        }
+    }
+
+    /// Names what cannot be read, once.
+    fn pass_over(&mut self, error: &records::Error) {
+        let text = chain(error);
+        if self.said.insert(text.clone()) {
+            error!(error = text, "record passed over by the sweep");
+        }
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        self.parts.writer(&self.token)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.parts.clock.wall_now())
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Result<(), Error> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let fenced = self.writer().fenced()?;
+        fenced.commit_group(&*self.parts.store, commits).await?;
+        Ok(())
+    }
+
+    /// History is kept for one period, so that a watch that was cut off briefly can resume.
+    async fn compact(&mut self) -> Result<(), Error> {
+        let now = self.parts.store.read_revision().await?;
+        let until = std::mem::replace(&mut self.settled, now);
+        if until > Revision(0) {
+            self.parts.store.compact(until).await?;
         }
         Ok(())
     }
 
     /// A lock whose job has left the hot prefix: its leader crashed before it freed it.
-    async fn free_leftover_locks(&self) -> Result<(), Error> {
-        let hot: BTreeSet<_> = jobs::headers(&self.parts.view)?
-            .into_iter()
-            .map(|header| header.id)
-            .collect();
-        let held = self.parts.store.list(keys::LOCKS).await?.records;
-        let mut gone = BTreeSet::new();
+    async fn free_leftover_locks(&mut self) -> Result<(), Error> {
+        let held = self.parts.view.list(keys::LOCKS);
+        let mut loose = Vec::new();
         for record in &held {
-            let lock: Lock = records::read(record)?;
-            if !hot.contains(&lock.job)
-                && self
-                    .parts
-                    .store
-                    .get(&keys::ended(lock.job.as_str()))
-                    .await?
-                    .is_some()
-            {
-                gone.insert(lock.job);
+            match records::read::<Lock>(record) {
+                Ok(lock) if self.has_header(&lock.job) => {}
+                Ok(lock) => loose.push((lock.job, deletion(record))),
+                Err(error) => self.pass_over(&error),
             }
         }
-        if !gone.is_empty() {
-            self.free(|lock| gone.contains(&lock.job)).await?;
-        }
-        Ok(())
+        let commits = loose.into_iter().map(|(job, mut commit)| {
+            let ended = Precondition::Exists(keys::ended(job.as_str()));
+            commit.preconditions.push(ended);
+            commit
+        });
+        self.commit(commits.collect()).await
     }
 
     /// Records under a job that has no header.
     async fn clear_leftovers(&self) -> Result<(), Error> {
-        let names = self.parts.view.read(|all| {
-            crate::view::under(all, keys::JOBS)
-                .filter_map(|r| r.key.name())
-                .collect::<Vec<_>>()
-        });
-        let headed = |name: &Name| match name {
-            Name::JobHeader { job } => Some(job.clone()),
-            _ => None,
-        };
-        let heads: BTreeSet<String> = names.iter().filter_map(headed).collect();
-        let mut loose = BTreeSet::new();
-        for name in names {
-            if let Name::JobTarget { job, .. } | Name::JobRequest { job, .. } = name
-                && !heads.contains(&job)
-            {
-                loose.insert(job);
+        for job in self.parts.view.read(jobs::ids) {
+            if !self.has_header(&job) {
+                retire::clear(&self.parts, &self.token, job.as_str()).await?;
             }
-        }
-        for job in loose {
-            self.clear(&job).await?;
         }
         Ok(())
     }
 
-    /// Drops ended jobs past retention; the plans of those that stay.
-    async fn drop_ended(&self) -> Result<BTreeSet<PlanId>, Error> {
-        let mut kept = BTreeSet::new();
-        let mut dropped = Vec::new();
-        for record in self.parts.store.list(keys::ENDED).await?.records {
-            let ended: Ended = records::read(&record)?;
-            let age = self.now().since(ended.header.ended_at.unwrap_or_default());
-            let open = ended.targets.values().any(Target::is_open_question);
-            if age > self.parts.settings.retention && !open {
-                dropped.push(deletion(&record));
-            } else {
-                kept.insert(ended.header.plan);
+    fn has_header(&self, job: &JobId) -> bool {
+        let key = keys::job_header(job.as_str());
+        self.parts.view.get(&key).is_some()
+    }
+
+    /// Some pages more of the way through ended jobs and plans.
+    async fn go_on(&mut self, settled: Revision) -> Result<(), Error> {
+        for _ in 0..PAGES {
+            match self.pass.place {
+                Place::Start => self.start(),
+                Place::Ended => self.ended_page().await?,
+                Place::Plans => {
+                    self.plans_page(settled).await?;
+                    if matches!(self.pass.place, Place::Start) {
+                        return Ok(());
+                    }
+                }
             }
         }
-        for header in jobs::headers(&self.parts.view)? {
-            debug_assert!(header.state != JobState::Succeeded || header.ended_at.is_some());
-            kept.insert(header.plan);
+        Ok(())
+    }
+
+    /// Jobs that are hot now name their plans, also those that end while ended jobs are gone through. A
+    /// job that is made later cannot name a plan that is deleted in this pass: that one was marked in
+    /// an earlier one.
+    fn start(&mut self) {
+        let headers = self.parts.view.read(|all| {
+            let headers = view::under(all, keys::JOBS);
+            headers
+                .filter(|r| matches!(r.key.name(), Some(Name::JobHeader { .. })))
+                .filter_map(|record| plan_named_by(record, &["plan"]))
+                .collect()
+        });
+        self.pass = Pass {
+            place: Place::Ended,
+            behind: None,
+            kept: headers,
+        };
+    }
+
+    async fn ended_page(&mut self) -> Result<(), Error> {
+        let store = self.parts.store.clone();
+        let behind = self.pass.behind.as_ref();
+        let page = store.list_page(keys::ENDED, behind, PAGE).await?;
+        let mut dropped = Vec::new();
+        for record in &page {
+            if self.is_over(record) {
+                dropped.push(deletion(record));
+            } else if let Some(plan) = plan_named_by(record, &["header", "plan"]) {
+                self.pass.kept.insert(plan);
+            }
         }
-        if !dropped.is_empty() {
-            self.writer()
-                .fenced()?
-                .commit_group(&*self.parts.store, dropped)
-                .await?;
+        debug!(dropped = dropped.len(), of = page.len(), "ended jobs swept");
+        self.commit(dropped).await?;
+        self.pass.behind = page.last().map(|record| record.key.clone());
+        if page.len() < PAGE {
+            self.pass.place = Place::Plans;
+            self.pass.behind = None;
         }
-        Ok(kept)
+        Ok(())
+    }
+
+    /// Past retention, and with nothing on any target that an operator has still to settle.
+    fn is_over(&mut self, record: &Record) -> bool {
+        match records::read::<Ended>(record) {
+            Ok(ended) => {
+                let age = self.now().since(ended.header.ended_at.unwrap_or_default());
+                let open = ended.targets.values().any(Target::is_open_question);
+                age > self.parts.settings.retention && !open
+            }
+            Err(error) => {
+                self.pass_over(&error);
+                false
+            }
+        }
+    }
+
+    async fn plans_page(&mut self, settled: Revision) -> Result<(), Error> {
+        let store = self.parts.store.clone();
+        let behind = self.pass.behind.take();
+        let page = store.list_page(keys::PLANS, behind.as_ref(), PAGE).await?;
+        let full = page.len() == PAGE;
+        let mut reached = behind;
+        let mut loose = Vec::new();
+        for record in page {
+            // A plan with a header speaks for its parts: they are jumped over.
+            if reached
+                .as_ref()
+                .is_some_and(|reached| record.key <= *reached)
+            {
+                continue;
+            }
+            reached = Some(record.key.clone());
+            match record.key.name() {
+                Some(Name::PlanHeader { plan }) => {
+                    self.sweep_plan(&record).await?;
+                    reached = Some(behind_parts(&plan));
+                }
+                Some(Name::PlanPart { plan, .. }) if record.modified < settled => {
+                    loose.push(if_without_header(&plan, &record));
+                }
+                _ => {}
+            }
+        }
+        self.commit(loose).await?;
+        self.pass.behind = reached;
+        if !full {
+            self.pass = Pass::default();
+        }
+        Ok(())
     }
 
     /// A plan that no job names goes in two steps: first it is marked, so that no submission passes;
-    /// a sweep later it is deleted, if still nothing names it.
-    async fn drop_plans(&self, kept: &BTreeSet<PlanId>) -> Result<(), Error> {
-        for record in self.parts.store.list(keys::PLANS).await?.records {
-            if !matches!(record.key.name(), Some(Name::PlanHeader { .. })) {
-                continue;
+    /// a pass later it is deleted, if still nothing names it.
+    async fn sweep_plan(&mut self, record: &Record) -> Result<(), Error> {
+        let mut plan: PlanHeader = match records::read(record) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.pass_over(&error);
+                return Ok(());
             }
-            let mut plan: PlanHeader = records::read(&record)?;
-            if kept.contains(&plan.id) || self.now() < plan.scope.expires_at {
-                continue;
-            }
-            if plan.expired {
-                self.delete_plan(&plan.id).await?;
-            } else {
-                plan.expired = true;
-                let commit = Commit {
-                    preconditions: vec![Precondition::Modified {
-                        key: record.key.clone(),
-                        at: record.modified,
-                    }],
-                    writes: vec![Write::put(record.key, records::write(&plan))],
-                };
-                self.writer()
-                    .fenced()?
-                    .commit(&*self.parts.store, commit)
-                    .await?;
-            }
+        };
+        if self.pass.kept.contains(&plan.id) || self.now() < plan.scope.expires_at {
+            return Ok(());
         }
-        Ok(())
+        if plan.expired {
+            return self.delete_plan(&plan.id).await;
+        }
+        plan.expired = true;
+        let mut mark = deletion(record);
+        mark.writes = vec![Write::put(record.key.clone(), records::write(&plan))];
+        self.commit(vec![mark]).await
     }
 
+    /// The header goes first: without it what a crash leaves is swept as parts without a header.
     async fn delete_plan(&self, plan: &PlanId) -> Result<(), Error> {
-        let records = self
-            .parts
-            .store
-            .list(&keys::plan_prefix(plan.as_str()))
-            .await?
-            .records;
-        let commits = records.iter().map(deletion).collect();
-        self.writer()
-            .fenced()?
-            .commit_group(&*self.parts.store, commits)
-            .await?;
+        for of in [plan.to_string(), jobs::late_plan(plan)] {
+            let records = self
+                .parts
+                .store
+                .list(&keys::plan_prefix(&of))
+                .await?
+                .records;
+            self.commit(records.iter().map(deletion).collect()).await?;
+        }
         Ok(())
     }
 }
 
+/// The plan that a job's record names, also where the rest of it cannot be read.
+fn plan_named_by(record: &Record, path: &[&str]) -> Option<PlanId> {
+    let value: serde_json::Value = serde_json::from_slice(&record.value).ok()?;
+    let plan = path.iter().try_fold(&value, |value, key| value.get(key))?;
+    Some(PlanId::new(plan.as_str()?))
+}
+
+/// Behind the last part of a plan, and before the next plan.
+fn behind_parts(plan: &str) -> Key {
+    Key::raw(format!("{}parts0", keys::plan_prefix(plan)))
+}
+
+/// A part that stood there a sweep ago without a header never gets one: storing a plan takes seconds.
+fn if_without_header(plan: &str, part: &Record) -> Commit {
+    let owner = keys::plan_header(jobs::owner_of_parts(plan));
+    let mut commit = deletion(part);
+    let alone = Precondition::Absent(owner);
+    commit.preconditions.push(alone);
+    commit
+}
+
 fn deletion(record: &Record) -> Commit {
     Commit {
-        preconditions: vec![Precondition::Modified {
-            key: record.key.clone(),
-            at: record.modified,
-        }],
+        preconditions: vec![Precondition::unchanged(&record.key, Some(record))],
         writes: vec![Write::delete(record.key.clone())],
     }
 }

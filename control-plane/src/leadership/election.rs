@@ -17,6 +17,10 @@ use crate::store::{
 /// Tries of [`raise_incarnation`] against others who write the same key, who are people.
 const RAISE_TRIES: usize = 5;
 
+/// Layout of the whole store that this build reads and writes. Single records have numbers of their own; this one
+/// is for changes that no record shows, such as where things are kept.
+pub const FORMAT: u64 = 1;
+
 /// What came of a campaign.
 pub(super) enum Campaign {
     Elected(Token),
@@ -35,6 +39,27 @@ pub struct Incarnation {
 /// Reads the incarnation.
 pub async fn incarnation(store: &dyn Store) -> Result<Incarnation> {
     parse_incarnation(store.get(&keys::incarnation()).await?.as_ref())
+}
+
+/// Refuses a store that a later build has written to: what this one would do there, nobody has thought of.
+pub async fn check_format(store: &dyn Store) -> Result<()> {
+    known_format(store.get(&keys::format()).await?.as_ref()).map(drop)
+}
+
+/// The format that is written down, where it is one of ours; none in a store that nobody led in yet.
+fn known_format(record: Option<&Record>) -> Result<Option<u64>> {
+    let Some(record) = record else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&record.value).map_err(|error| corrupt(record, &error))?;
+    let found: u64 = text.parse().map_err(|error| corrupt(record, &error))?;
+    if found <= FORMAT {
+        return Ok(Some(found));
+    }
+    Err(Error::Refused {
+        doing: "use this store",
+        why: format!("its format is {found}, this build knows up to {FORMAT}: run a newer build"),
+    })
 }
 
 /// Reads it also from a store that went back.
@@ -99,7 +124,10 @@ pub(super) async fn campaign(
     if !matches!(elected, Ok(Campaign::Elected(_))) {
         // Also makes a put that is still on its way impossible, if its outcome was unknown.
         if let Err(error) = store.revoke(lease).await {
-            tracing::debug!(%error, "cannot revoke a lease that won nothing; it ends by itself");
+            tracing::debug!(
+                error = crate::telemetry::chain(&error),
+                "cannot revoke a lease that won nothing; it ends by itself"
+            );
         }
     }
     elected
@@ -113,11 +141,12 @@ async fn elect(
 ) -> Result<Campaign> {
     let epoch = store.get(&keys::epoch()).await?;
     let incarnation = store.get(&keys::incarnation()).await?;
+    let format = store.get(&keys::format()).await?;
     let term = Term {
         incarnation: parse_incarnation(incarnation.as_ref())?.number,
         epoch: parse_epoch(epoch.as_ref())? + 1,
     };
-    let commit = Commit {
+    let mut commit = Commit {
         preconditions: vec![
             Precondition::Absent(keys::leader()),
             Precondition::unchanged(&keys::epoch(), epoch.as_ref()),
@@ -132,6 +161,13 @@ async fn elect(
             Write::put(keys::epoch(), term.epoch.to_string()),
         ],
     };
+    // The first leader of all says what it writes; a later build that changes it deposes nobody unnoticed.
+    let unchanged = Precondition::unchanged(&keys::format(), format.as_ref());
+    commit.preconditions.push(unchanged);
+    if known_format(format.as_ref())?.is_none() {
+        let format = Write::put(keys::format(), FORMAT.to_string());
+        commit.writes.push(format);
+    }
     match store.commit(commit).await {
         Ok(Outcome::Committed { revision }) => Ok(term.won(revision, lease, deadline)),
         Ok(Outcome::Conflict { .. }) => Ok(Campaign::SomebodyElse),

@@ -14,7 +14,8 @@
 //! half-finished decision of it is left in memory; something restarts it, and the other takes over.
 //!
 //! A store that went back is no reason to exit: a restarted process would have forgotten what it saw
-//! and would go on as if nothing were wrong. It holds until an operator raises the incarnation.
+//! and would go on as if nothing were wrong. It holds until an operator raises the incarnation, and says
+//! so in `meta/halted`, which stops everybody's dispatch, also of a replica that is started later.
 
 mod election;
 mod fence;
@@ -28,9 +29,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::lasting;
+use crate::records::{self, Halted, Layout};
 use crate::store::{self, Event, Revision, Store, keys};
+use crate::telemetry::chain;
 
-pub use election::{Incarnation, incarnation, raise_incarnation};
+pub use election::{FORMAT, Incarnation, check_format, incarnation, raise_incarnation};
 pub use fence::{Error, FencedTxn, Token};
 
 use election::Campaign;
@@ -118,7 +122,7 @@ impl Leadership {
         Self {
             role,
             step_down: Some(step_down),
-            running: tokio::spawn(replica.take_part(asked)),
+            running: lasting::spawn("taking part in elections", replica.take_part(asked)),
         }
     }
 
@@ -192,7 +196,7 @@ impl Replica {
             Ok(turned) => turned,
             Err(store::Error::WentBack { .. }) => self.went_back().await,
             Err(error) => {
-                tracing::warn!(%error, "cannot take part in elections");
+                tracing::warn!(error = chain(&error), "cannot take part in elections");
                 tokio::time::sleep(AGAIN_AFTER).await;
                 Turned::Other(Turn::LookAgain)
             }
@@ -264,7 +268,10 @@ impl Replica {
     async fn resign(&self, token: &Token) {
         self.role.send_replace(Role::Standby { leader: None });
         if let Err(error) = self.store.revoke(token.lease).await {
-            tracing::warn!(%error, "cannot revoke the leader's lease; it ends by itself");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot revoke the leader's lease; it ends by itself"
+            );
         }
     }
 
@@ -276,20 +283,44 @@ impl Replica {
         Turned::Other(Turn::Back(why))
     }
 
-    /// Waits for an operator to raise the incarnation above all that this process has read.
+    /// Waits for an operator to raise the incarnation above all that this process has read; says in the
+    /// store that it does, for those that are started meanwhile.
     async fn hold(&mut self, why: String) {
         tracing::error!(why, "holding until `raise-incarnation`");
+        let halted = Halted {
+            format: Halted::FORMAT,
+            why: format!("{}: {why}", self.settings.leader.replica),
+            incarnation: self.incarnation,
+        };
         self.role.send_replace(Role::Held { why });
+        let mut said = false;
         loop {
+            if !said {
+                said = self.say_halted(&halted).await;
+            }
             tokio::time::sleep(AGAIN_AFTER).await;
             match election::incarnation_despite(&*self.store).await {
                 Ok(raised) if raised.number > self.incarnation => break,
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "cannot read the incarnation"),
+                Err(error) => tracing::warn!(error = chain(&error), "cannot read the incarnation"),
             }
         }
         self.store.accept_restored();
         self.role.send_replace(Role::Standby { leader: None });
+    }
+
+    async fn say_halted(&self, halted: &Halted) -> bool {
+        let value = records::write(halted);
+        match self.store.put_despite(&keys::halted(), value).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "cannot record that all dispatch stops"
+                );
+                false
+            }
+        }
     }
 }
 

@@ -34,10 +34,23 @@ pub(super) async fn hold(
     settings: &Settings,
     token: &Token,
 ) -> Ended {
-    tokio::select! {
+    let ended = tokio::select! {
         ended = renew(store, clock, settings, token) => ended,
         ended = key_gone(store, token) => ended,
         () = token.over() => Ended::Lost("a fenced write failed on its fence".to_owned()),
+    };
+    match ended {
+        Ended::Lost(why) => lost_or_went_back(store, why).await,
+        other => other,
+    }
+}
+
+/// A lease or key that is gone may be gone from a restored backup. Whoever exits then has forgotten
+/// what it saw, and goes on after its restart as if nothing were wrong.
+async fn lost_or_went_back(store: &dyn Store, why: String) -> Ended {
+    match store.read_revision().await {
+        Err(error @ Error::WentBack { .. }) => Ended::WentBack(error.to_string()),
+        Ok(_) | Err(_) => Ended::Lost(why),
     }
 }
 
@@ -58,7 +71,10 @@ async fn renew(store: &dyn Store, clock: &dyn Clock, settings: &Settings, token:
                 return Ended::WentBack(Error::WentBack { seen, now }.to_string());
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot renew the leader's lease");
+                tracing::warn!(
+                    error = crate::telemetry::chain(&error),
+                    "cannot renew the leader's lease"
+                );
                 pause = RETRY_AFTER;
             }
             Err(_too_late) => pause = Duration::ZERO,

@@ -1,6 +1,7 @@
 //! Why a service says no: what failed, on what, and a way forward.
 
 use crate::store;
+use crate::telemetry::chain;
 use crate::{jobs, records};
 
 /// Kinds of refusal, each with an exit code of its own on the command line.
@@ -78,7 +79,7 @@ impl From<store::Error> for Error {
         };
         Self {
             kind,
-            problem: error.to_string(),
+            problem: chain(&error),
             hint,
         }
     }

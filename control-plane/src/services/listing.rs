@@ -13,13 +13,15 @@ use aldis_proto::v1::LogLine;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::warn;
 
 use super::{Error, Kind, Services};
-use crate::agents::Agents;
+use crate::agents::{Agents, AskError};
 use crate::jobs;
 use crate::leader::inventory;
-use crate::records::{self, Ended, PlanHeader};
+use crate::records::{self, PlanHeader};
 use crate::store::keys;
+use crate::telemetry::chain;
 use crate::turns;
 use crate::view::HOPELESS_AFTER;
 
@@ -37,6 +39,12 @@ const LINES: usize = 1024;
 
 /// After the end of a job its agents' last lines may still be under way.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// For this view to see what the store already has.
+const CATCHES_UP: Duration = Duration::from_secs(2);
+
+/// Ended jobs read at once: one of a thousand targets is a megabyte.
+const PAGE: usize = 64;
 
 /// Which jobs to list.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +94,7 @@ impl Services {
     }
 
     pub(super) fn plan_view(&self, plan: Plan, expired: bool) -> Result<PlanView, Error> {
-        let held = turns::held(&self.0.view)?;
+        let held = turns::held(&self.0.view);
         let mut conflicts = Vec::new();
         for (target, part) in &plan.parts {
             if !matches!(part.disposition, Disposition::Run) {
@@ -119,7 +127,7 @@ impl Services {
     async fn job_view(&self, id: &JobId) -> Result<JobView, Error> {
         self.sees_the_store()?;
         let parts = &self.0;
-        if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
+        if let Some(loaded) = self.hot_job(id).await? {
             let seen = inventory::observe(&parts.view, &parts.turns, &loaded, parts.limits);
             let waiting = decide(&loaded.job, &seen.await?, self.now()).waiting;
             return Ok(core_view::job(&loaded.job, &waiting, self.now()));
@@ -141,6 +149,21 @@ impl Services {
         );
         Err(Error::new(Kind::Unavailable, why)
             .hint("ask another replica; jobs do not depend on this one"))
+    }
+
+    /// The job, if it has not ended; also where it was made on another replica a moment ago.
+    pub(super) async fn hot_job(&self, id: &JobId) -> Result<Option<jobs::Loaded>, Error> {
+        let parts = &self.0;
+        if let Some(loaded) = jobs::load(&parts.view, &parts.plans, id).await? {
+            return Ok(Some(loaded));
+        }
+        let Some(record) = parts.store.get(&keys::job_header(id.as_str())).await? else {
+            return Ok(None);
+        };
+        let reaches = parts.view.reaches(record.modified);
+        // Where the view hangs, `fresh` says so at the next call.
+        let _ = tokio::time::timeout(CATCHES_UP, reaches).await;
+        Ok(jobs::load(&parts.view, &parts.plans, id).await?)
     }
 
     pub(super) async fn ended(&self, id: &JobId) -> Result<Job, Error> {
@@ -195,22 +218,10 @@ impl Services {
         Ok(())
     }
 
-    /// Jobs, newest first.
+    /// Jobs, newest first, with what queued ones wait for.
     pub async fn list_jobs(&self, filter: &Filter) -> Result<Vec<Listed>, Error> {
-        self.sees_the_store()?;
-        let mut all = jobs::headers(&self.0.view)?;
-        let hot: BTreeSet<JobId> = all.iter().map(|header| header.id.clone()).collect();
-        for record in self.0.store.list(keys::ENDED).await?.records {
-            let ended: Ended = records::read(&record)?;
-            if !hot.contains(&ended.header.id) {
-                all.push(ended.header);
-            }
-        }
-        all.retain(|header| filter.takes(header));
-        all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
-        all.truncate(filter.limit);
         let turns = self.0.turns.all().await?;
-        let listed = all.into_iter().map(|header| {
+        let listed = self.newest(filter).await?.into_iter().map(|header| {
             let turn = turns
                 .get(&header.id)
                 .filter(|_| header.state == JobState::Queued);
@@ -221,6 +232,40 @@ impl Services {
             }
         });
         Ok(listed.collect())
+    }
+
+    /// Ended ones are gone through page by page, of which only the newest are held.
+    async fn newest(&self, filter: &Filter) -> Result<Vec<Header>, Error> {
+        let headers = jobs::headers(&self.0.view);
+        for error in &headers.unreadable {
+            warn!(error = chain(error), "job left out of a list");
+        }
+        let mut all = headers.readable;
+        let hot: BTreeSet<JobId> = all.iter().map(|header| header.id.clone()).collect();
+        all.retain(|header| filter.takes(header));
+        let mut behind = None;
+        loop {
+            let page = self
+                .0
+                .store
+                .list_page(keys::ENDED, behind.as_ref(), PAGE)
+                .await?;
+            for record in &page {
+                match jobs::ended_header(record) {
+                    Ok(header) if filter.takes(&header) && !hot.contains(&header.id) => {
+                        all.push(header);
+                    }
+                    Ok(_) => {}
+                    Err(error) => warn!(error = chain(&error), "job left out of a list"),
+                }
+            }
+            all.sort_by(|a, b| (b.submitted_at, &b.id).cmp(&(a.submitted_at, &a.id)));
+            all.truncate(filter.limit);
+            match page.last() {
+                Some(last) if page.len() == PAGE => behind = Some(last.key.clone()),
+                _ => return Ok(all),
+            }
+        }
     }
 
     /// Log lines of a job from every target's agent; with `follow`, until the job has ended.
@@ -309,7 +354,7 @@ impl Services {
 
     /// The job with its plan, hot or ended.
     pub(super) async fn whole_job(&self, id: &JobId) -> Result<Arc<Job>, Error> {
-        match jobs::load(&self.0.view, &self.0.plans, id).await? {
+        match self.hot_job(id).await? {
             Some(loaded) => Ok(Arc::new(loaded.job)),
             None => Ok(Arc::new(self.ended(id).await?)),
         }
@@ -339,19 +384,27 @@ impl Reading {
             Ok(mut source) => {
                 self.is_gap_told = false;
                 while let Some(line) = source.next().await {
+                    let line = match line {
+                        Ok(line) => line,
+                        Err(error) => return self.gap(&error).await,
+                    };
                     let sequence = line.sequence;
                     self.lines.send(Logged::Line(line)).await?;
                     self.after = self.after.max(sequence);
                 }
                 Ok(())
             }
-            Err(_) if self.is_gap_told => Ok(()),
-            Err(error) => {
-                self.is_gap_told = true;
-                let (target, reason) = (self.target.clone(), error.to_string());
-                self.lines.send(Logged::Gap { target, reason }).await
-            }
+            Err(error) => self.gap(&error).await,
         }
+    }
+
+    async fn gap(&mut self, error: &AskError) -> Result<(), mpsc::error::SendError<Logged>> {
+        if self.is_gap_told {
+            return Ok(());
+        }
+        self.is_gap_told = true;
+        let (target, reason) = (self.target.clone(), error.to_string());
+        self.lines.send(Logged::Gap { target, reason }).await
     }
 }
 

@@ -11,6 +11,10 @@
 //! | `fleet.rs` | which agents are there; accept another cluster behind a name |
 //!
 //! Everything here works on any replica. Nothing decides what happens to a job: that is the leader's.
+//!
+//! **A replica that cannot see the store answers nothing**: what it remembers looks like the truth and may be
+//! hours old. Whoever serves a call asks [`Services::fresh`] first; the command line goes to another replica
+//! when it is told *unavailable*.
 
 mod error;
 mod fleet;
@@ -42,9 +46,27 @@ pub use listing::{Filter, Listed};
 pub use planning::{Asked, Progress, Wanted};
 pub use submission::{Submission, Submitted};
 
+/// How often a view that is not proved fresh is looked at again, and how long apart: together less than anybody
+/// waits before they try another replica.
+const LOOKS: usize = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
 /// What the services work with. Clones are the same.
 #[derive(Clone)]
-pub struct Services(Arc<Parts>);
+pub struct Services(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    planning: planning::Pace,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
 
 /// Joined in `run.rs`.
 pub struct Parts {
@@ -73,7 +95,32 @@ pub struct Parts {
 impl Services {
     /// Serves from these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Shared {
+            parts,
+            planning: planning::Pace::default(),
+        }))
+    }
+
+    /// These services, if this replica's view is proved to be complete; else *unavailable*. For the top of each
+    /// call, and for each answer of a call that goes on.
+    pub async fn fresh(&self) -> Result<&Self, Error> {
+        let is_fresh = || {
+            let now = self.0.clock.boot_now();
+            self.0.view.freshness(now).is_some()
+        };
+        if is_fresh() {
+            return Ok(self);
+        }
+        // The store may know why, and a proof may be under way: a replica that was just started.
+        self.0.store.read_revision().await?;
+        for _ in 0..LOOKS {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            if is_fresh() {
+                return Ok(self);
+            }
+        }
+        let problem = "this replica cannot prove that it knows the newest state";
+        Err(Error::new(Kind::Unavailable, problem).hint("try again, or ask another replica"))
     }
 
     fn now(&self) -> Timestamp {

@@ -7,7 +7,8 @@
 //! The parts are stored first and the header last, so that a header proves its plan whole. A plan that
 //! an agent refuses is stored all the same: people look at it to see why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aldis_core::ids::{PlanId, TargetName};
@@ -21,7 +22,7 @@ use aldis_core::view::PlanView;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::{Error, Services, library};
 use crate::agents::{AgentFacts, AskError};
@@ -33,6 +34,46 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// Agents asked at once: each question holds one small message here and one dry run there.
 const AT_ONCE: usize = 256;
+
+/// Plans made at once by one replica: each asks up to [`AT_ONCE`] agents.
+const PLANS_AT_ONCE: usize = 16;
+
+/// Plans that one replica makes within the life of one. Each of a thousand targets is some 2 MB in the store.
+const PLANS_KEPT: usize = 2_000;
+
+/// What one replica has planned lately.
+pub(super) struct Pace {
+    places: Semaphore,
+    /// When each was begun, on the boot clock, oldest first.
+    made: Mutex<VecDeque<Duration>>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(PLANS_AT_ONCE),
+            made: Mutex::default(),
+        }
+    }
+}
+
+impl Pace {
+    /// Whether as many were made as may be; counts one more where not.
+    fn is_full(&self, now: Duration, expiry: Duration) -> bool {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        while made
+            .front()
+            .is_some_and(|at| now.saturating_sub(*at) > expiry)
+        {
+            made.pop_front();
+        }
+        let full = made.len() >= PLANS_KEPT;
+        if !full {
+            made.push_back(now);
+        }
+        full
+    }
+}
 
 /// What is to be planned.
 #[derive(Clone, Debug)]
@@ -112,6 +153,7 @@ impl Services {
         by: &str,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<PlanView, Error> {
+        let _place = self.place_to_plan()?;
         let subject = self.subject(&wanted).await?;
         let selected = self.select(&wanted, &subject.body)?;
         let about = |facts: &AgentFacts| Question::Plan(Box::new(subject.planning(facts)));
@@ -131,6 +173,7 @@ impl Services {
         by: &str,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<PlanView, Error> {
+        let _place = self.place_to_plan()?;
         let scope = &job.plan.scope;
         let subject = Subject {
             reference: scope.runbook.clone(),
@@ -160,6 +203,24 @@ impl Services {
         };
         self.store_plan(&plan, Some(link)).await?;
         self.plan_view(plan, false)
+    }
+
+    /// Planning asks the whole fleet and stores what it answers: so much of it at once, and so many plans in the
+    /// life of one, else whoever plans in a loop fills the store.
+    fn place_to_plan(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let busy = |problem: String| {
+            let hint = "try again later, or on another replica";
+            Error::new(super::Kind::Unavailable, problem).hint(hint)
+        };
+        let place = self.0.planning.places.try_acquire();
+        let place =
+            place.map_err(|_| busy(format!("{PLANS_AT_ONCE} plans are being made here")))?;
+        let now = self.0.clock.boot_now();
+        if self.0.planning.is_full(now, self.0.plan_expiry) {
+            let problem = format!("{PLANS_KEPT} plans were made here that have not expired");
+            return Err(busy(problem));
+        }
+        Ok(place)
     }
 
     async fn subject(&self, wanted: &Wanted) -> Result<Subject, Error> {
@@ -404,5 +465,19 @@ fn state_of(disposition: &Disposition) -> &'static str {
         Disposition::Unchanged { .. } => "unchanged",
         Disposition::Refused { .. } => "refused",
         Disposition::Deferred { .. } | Disposition::Skipped { .. } => "unreachable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_plans_as_are_kept_may_be_made_within_the_life_of_one() {
+        let (pace, expiry) = (Pace::default(), Duration::from_secs(60));
+        let at = Duration::from_secs;
+        assert!((0..PLANS_KEPT).all(|_| !pace.is_full(at(1_000), expiry)));
+        assert!(pace.is_full(at(1_060), expiry));
+        assert!(!pace.is_full(at(1_061), expiry), "the oldest have expired");
     }
 }

@@ -4,6 +4,7 @@ use aldis_core::ids::{JobId, PlanId};
 
 use super::{Error, Services};
 use crate::jobs;
+use crate::store::Record;
 use crate::store::keys::{self, Name};
 
 /// Shorter ones name half of everything, and cost a listing of it.
@@ -40,26 +41,28 @@ impl Services {
         if typed.len() == WHOLE {
             return Ok(JobId::new(typed));
         }
-        let hot = jobs::headers(&self.0.view)?;
-        let hot = hot.into_iter().map(|header| header.id.to_string());
+        let hot = self.0.view.read(jobs::ids).into_iter();
+        let hot = hot.map(|id| id.to_string());
         let mut found: Vec<String> = hot.filter(|id| id.starts_with(&typed)).collect();
-        let ended = self
-            .0
-            .store
-            .list(&format!("{}{typed}", keys::ENDED))
-            .await?;
-        found.extend(
-            ended
-                .records
-                .iter()
-                .filter_map(|record| match record.key.name() {
-                    Some(Name::Ended { job }) => Some(job),
-                    _ => None,
-                }),
-        );
+        if found.is_empty() {
+            // One that was just submitted to another replica may not be in this view yet.
+            found = self.stored_jobs(&format!("{}{typed}", keys::JOBS)).await?;
+        }
+        found.extend(self.stored_jobs(&format!("{}{typed}", keys::ENDED)).await?);
         found.sort();
         found.dedup();
         only("job", &typed, found).map(JobId::new)
+    }
+}
+
+impl Services {
+    async fn stored_jobs(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let listed = self.0.store.list(prefix).await?;
+        let job = |record: &Record| match record.key.name()? {
+            Name::JobHeader { job } | Name::Ended { job } => Some(job),
+            _ => None,
+        };
+        Ok(listed.records.iter().filter_map(job).collect())
     }
 }
 

@@ -12,10 +12,15 @@ use serde_json::json;
 use super::{Error, Kind, Services};
 use crate::jobs;
 use crate::records::{self, Ended, PlanHeader};
-use crate::store::{self, Commit, Precondition, Record, Write, keys};
+use crate::store::keys::{self, Name};
+use crate::store::{self, Commit, Precondition, Record, Write};
+use crate::view;
 
 /// Tries of one submission whose outcome the store did not tell.
 const TRIES: usize = 3;
+
+/// Requests of one job: people ask for a handful, and a target each that they resolve.
+const REQUESTS: usize = 4096;
 
 /// Longest key, reason or request id, in bytes.
 const LONGEST: usize = 1024;
@@ -155,7 +160,7 @@ impl Services {
             ))
             .hint("mend that and plan again, or leave those targets out"));
         }
-        let hot = jobs::headers(&self.0.view)?.len();
+        let hot = self.0.view.read(jobs::ids).len();
         if hot >= self.0.open_jobs {
             return Err(
                 Error::refused(format!("{hot} jobs have not ended, as many as are taken"))
@@ -216,12 +221,6 @@ impl Services {
         }
         bounded("request id", id)?;
         let job = self.job_id(typed).await?;
-        let header_key = keys::job_header(job.as_str());
-        if self.0.store.get(&header_key).await?.is_none() {
-            return Err(self.no_hot_job(&job).await?);
-        }
-        self.makes_sense(&job, &wish).await?;
-        let key = keys::job_request(job.as_str(), id);
         let request = Request {
             format: 1,
             id: RequestId::new(id),
@@ -230,31 +229,69 @@ impl Services {
             wish,
             at: self.now(),
         };
+        for _ in 0..TRIES {
+            if let Some(existed) = self.write_request(&job, &request).await? {
+                return Ok(existed);
+            }
+        }
+        let problem = format!("cannot tell whether job {} was asked that", job.short());
+        Err(Error::new(Kind::Unavailable, problem)
+            .hint("ask again: the same request is taken once"))
+    }
+
+    /// One try: whether it was there already; none where that cannot be told, or the job changed meanwhile.
+    async fn write_request(&self, job: &JobId, request: &Request) -> Result<Option<bool>, Error> {
+        let header_key = keys::job_header(job.as_str());
+        if self.0.store.get(&header_key).await?.is_none() {
+            return Err(self.no_hot_job(job).await?);
+        }
+        let key = keys::job_request(job.as_str(), request.id.as_str());
+        if let Some(record) = self.0.store.get(&key).await? {
+            let there: Request = records::read(&record)?;
+            return match there.wish == request.wish {
+                true => Ok(Some(true)),
+                false => Err(Error::refused(format!(
+                    "request id `{}` was used for something else",
+                    request.id
+                ))),
+            };
+        }
+        self.makes_sense(job, &request.wish).await?;
+        self.has_room_for_a_request(job)?;
         let commit = Commit {
             preconditions: vec![
                 Precondition::Exists(header_key),
                 Precondition::Absent(key.clone()),
             ],
-            writes: vec![Write::put(key.clone(), records::write(&request))],
+            writes: vec![Write::put(key, records::write(request))],
         };
         match self.0.store.commit(commit).await {
-            Ok(outcome) if outcome.is_committed() => return Ok(false),
-            Ok(_) | Err(store::Error::Unknown { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Ok(outcome) if outcome.is_committed() => Ok(Some(false)),
+            Ok(_) | Err(store::Error::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        match self.0.store.get(&key).await? {
-            Some(record) => {
-                let there: Request = records::read(&record)?;
-                if there.wish == request.wish {
-                    Ok(true)
-                } else {
-                    Err(Error::refused(format!(
-                        "request id `{id}` was used for something else"
-                    )))
-                }
-            }
-            None => Err(self.no_hot_job(&job).await?),
+    }
+
+    /// Each request stays with its job, and every decision reads them all.
+    fn has_room_for_a_request(&self, job: &JobId) -> Result<(), Error> {
+        let prefix = keys::job_prefix(job.as_str());
+        let asked = self.0.view.read(|all| {
+            let records = view::under(all, &prefix);
+            records
+                .filter(|r| matches!(r.key.name(), Some(Name::JobRequest { .. })))
+                .count()
+        });
+        if asked < REQUESTS {
+            return Ok(());
         }
+        let problem = format!(
+            "job {} was asked {asked} things, as many as it takes",
+            job.short()
+        );
+        Err(Error::refused(problem).hint(format!(
+            "see what it waits for: `aldis status {}`",
+            job.short()
+        )))
     }
 
     async fn no_hot_job(&self, job: &JobId) -> Result<Error, Error> {

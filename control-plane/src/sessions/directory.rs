@@ -1,12 +1,15 @@
 //! Asking an agent wherever its session hangs: here, or one hop over the replica that holds it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aldis_core::ids::{JobId, TargetName, Timestamp};
+use aldis_core::ids::{JobId, JournalId, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
 use aldis_core::job::Target;
+use aldis_core::plan::ClusterIdentity;
 use aldis_core::question::{Answer, Question};
+use aldis_core::reconcile::RecordedJournal;
 use aldis_proto::convert::{document, parse};
 use aldis_proto::v1::{self, LogLine};
 use async_trait::async_trait;
@@ -16,9 +19,9 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Sessions;
-use crate::agents::{AgentFacts, Agents, AskError};
+use crate::agents::{AgentFacts, Agents, AskError, Logged};
 use crate::presence::{self, Known};
-use crate::records::{self, Replica};
+use crate::records::{self, Fleet, Layout, Replica, Session};
 use crate::store::keys::{self, Name};
 use crate::view;
 
@@ -38,7 +41,7 @@ pub trait Hop: Send + Sync {
         &self,
         address: &str,
         request: v1::AgentLogsRequest,
-    ) -> Result<BoxStream<'static, LogLine>, tonic::Status>;
+    ) -> Result<BoxStream<'static, Result<LogLine, tonic::Status>>, tonic::Status>;
 }
 
 /// Every agent of the fleet.
@@ -139,12 +142,12 @@ impl Sessions {
         job: &JobId,
         after: u64,
         follow: bool,
-    ) -> Result<BoxStream<'static, LogLine>, AskError> {
+    ) -> Result<BoxStream<'static, Logged>, AskError> {
         let absent = || AskError::Absent {
             target: target.clone(),
         };
         let live = self.0.session(target).ok_or_else(absent)?;
-        let (stream, lines) = self.0.expect_logs();
+        let (stream, lines) = self.0.expect_logs(target, job);
         let open = v1::OpenLogs {
             stream,
             job: job.to_string(),
@@ -156,8 +159,10 @@ impl Sessions {
             .send(&live, v1::session_response::Message::OpenLogs(open))
             .await
         {
+            self.0.give_up_logs_in_time(stream);
             Ok(ReceiverStream::new(lines).boxed())
         } else {
+            self.0.forget_logs(stream);
             Err(absent())
         }
     }
@@ -224,7 +229,7 @@ impl<H: Hop> Agents for Directory<H> {
         job: &JobId,
         after: u64,
         follow: bool,
-    ) -> Result<BoxStream<'static, LogLine>, AskError> {
+    ) -> Result<BoxStream<'static, Logged>, AskError> {
         if self.sessions.0.session(target).is_some() {
             return self.sessions.logs_here(target, job, after, follow).await;
         }
@@ -235,52 +240,86 @@ impl<H: Hop> Agents for Directory<H> {
             after,
             follow,
         };
-        self.hop
-            .logs(&address, request)
-            .await
-            .map_err(|status| AskError::NotReady {
+        let lines = self.hop.logs(&address, request).await;
+        let lines = lines.map_err(|status| AskError::NotReady {
+            target: target.clone(),
+            why: status.message().to_owned(),
+        })?;
+        let target = target.clone();
+        let lines = lines.map(move |line| {
+            line.map_err(|status| AskError::Cut {
                 target: target.clone(),
                 why: status.message().to_owned(),
             })
+        });
+        Ok(lines.boxed())
     }
 
     fn fleet(&self) -> Vec<AgentFacts> {
         let shared = &self.sessions.0;
         let fence = shared.fence();
         let (known, open) = shared.parts.view.read(|all| {
-            let open = view::under(all, keys::JOBS).filter_map(|record| match record.key.name() {
-                Some(Name::JobTarget { .. }) => records::read::<Target>(record).ok(),
-                _ => None,
-            });
-            let open: Vec<TargetName> = open
-                .filter(|t| t.state.in_work().is_some())
-                .map(|t| t.name)
-                .collect();
-            (presence::fleet(all).unwrap_or_default(), open)
+            let mut open: BTreeMap<TargetName, usize> = BTreeMap::new();
+            for record in view::under(all, keys::JOBS) {
+                if let Some(Name::JobTarget { .. }) = record.key.name()
+                    && let Ok(target) = records::read::<Target>(record)
+                    && target.state.in_work().is_some()
+                {
+                    *open.entry(target.name).or_default() += 1;
+                }
+            }
+            (presence::fleet(all), open)
         });
         let now = shared.parts.clock.boot_now();
         let today = Timestamp(shared.parts.clock.wall_now());
         known
-            .into_values()
-            .map(|known| {
+            .into_iter()
+            .map(|(target, known)| {
                 let heard = shared
-                    .session(&known.fleet.target)
+                    .session(&target)
                     .map(|live| Duration::from_millis(live.heard_ms.load(Ordering::Relaxed)));
-                let presence: Presence = known.presence(fence);
+                let presence: Presence = presence::of(&known, fence);
                 let absent = match &presence {
                     Presence::Absent { since } if *since != Timestamp(0) => {
                         Some(today.since(*since))
                     }
                     _ => None,
                 };
+                let (fleet, session) = match known {
+                    Ok(known) => (Fleet::clone(&known.fleet), known.session),
+                    Err(_) => (unread(&target), None),
+                };
                 AgentFacts {
-                    open_attempts: open.iter().filter(|t| **t == known.fleet.target).count(),
+                    open_attempts: open.get(&target).copied().unwrap_or(0),
                     last_seen: heard.map(|heard| now.saturating_sub(heard)).or(absent),
-                    session: known.session.map(|(session, _)| session),
-                    fleet: known.fleet,
+                    session: session.map(|(session, _)| Session::clone(&session)),
+                    fleet,
                     presence,
                 }
             })
             .collect()
+    }
+}
+
+/// What is shown of an agent whose record cannot be read: its name, and nothing that might be wrong.
+fn unread(target: &TargetName) -> Fleet {
+    Fleet {
+        format: Fleet::FORMAT,
+        target: target.clone(),
+        identity: ClusterIdentity {
+            cluster_uid: String::new(),
+            ca_fingerprint: String::new(),
+        },
+        offered: None,
+        labels: BTreeMap::new(),
+        version: String::new(),
+        simulated: false,
+        journal: RecordedJournal {
+            id: JournalId::new(""),
+            sequence: 0,
+        },
+        orphans: vec![],
+        held: None,
+        merged_in: None,
     }
 }

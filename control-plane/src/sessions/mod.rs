@@ -6,12 +6,20 @@
 //! | `stream.rs` | one agent's stream: reads its frames, closes it when another took its place |
 //! | `orders.rs` | sends what the store says that agents should hold |
 //! | `reports.rs` | writes what agents report, grouped, each only if nobody was quicker |
+//! | `late.rs` | what agents say of jobs that have ended |
 //! | `permits.rs` | lets agents begin segments for a while, on a fresh view only |
 //! | `directory.rs` | asks agents, here or one hop away |
+//! | `lines.rs` | hands on the log lines that an agent was asked for |
+//! | `contests.rs` | counts how long two processes have used one identity |
+//! | `leftovers.rs` | ends sessions of this process that no stream stands for |
 //!
 //! Everything here works on any replica. Nothing decides: an order is sent because it is committed.
 
+mod contests;
 mod directory;
+mod late;
+mod leftovers;
+mod lines;
 mod orders;
 mod permits;
 mod register;
@@ -19,29 +27,29 @@ mod reports;
 mod stream;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aldis_core::ids::{Fence, TargetName};
+use aldis_core::ids::{Fence, JournalId, TargetName};
 use aldis_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::jobs::Plans;
+use crate::lasting;
 use crate::presence::fence;
-use crate::store::Store;
+use crate::records::Fleet;
+use crate::store::{Revision, Store};
 use crate::view::View;
 
 pub use directory::{Directory, Hop};
+pub use lines::LogAnswers;
 pub use stream::Frames;
 
 /// Control frames that may wait for one agent. An agent that reads nothing for so long is cut off: it
 /// reconnects and is told everything anew.
 const FRAMES: usize = 256;
-
-/// Log lines that may wait for one reader.
-const LINES: usize = 256;
 
 /// Reports that may wait to be written.
 const REPORTS: usize = 4096;
@@ -63,6 +71,8 @@ pub struct Parts {
     pub boot_id: String,
     /// Length of a permit (30 s).
     pub permit: Duration,
+    /// How long ended jobs are kept: what an agent holds from before may have been swept.
+    pub retention: Duration,
 }
 
 /// Every agent that hangs on this replica. Clones are the same.
@@ -74,19 +84,27 @@ struct Shared {
     live: Mutex<BTreeMap<TargetName, Arc<Live>>>,
     reports: mpsc::Sender<reports::Reported>,
     next: AtomicU64,
-    logs: Mutex<BTreeMap<u64, mpsc::Sender<v1::LogLine>>>,
+    logs: lines::LogStreams,
+    contests: contests::Contests,
+    /// Set once this replica leaves: no agent is taken in any more.
+    leaving: AtomicBool,
 }
 
 /// One live stream.
 struct Live {
     target: TargetName,
     generation: u64,
+    journal: JournalId,
     frames: mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>,
     asked: Mutex<BTreeMap<u64, oneshot::Sender<v1::Answer>>>,
     /// When the agent was last heard of, in milliseconds of the boot clock.
     heard_ms: AtomicU64,
     /// What was sent on this stream, so that it is not sent again before it changes.
     sent: Mutex<BTreeMap<orders::Slot, orders::Sent>>,
+    /// How far its journal is recorded through this stream, and at which revision of the store.
+    recorded: Mutex<(Revision, u64)>,
+    /// Orders that the agent would not take, with its words and when they came.
+    refused: Mutex<BTreeMap<orders::Slot, orders::Refused>>,
 }
 
 impl Sessions {
@@ -98,10 +116,14 @@ impl Sessions {
             live: Mutex::default(),
             reports,
             next: AtomicU64::new(1),
-            logs: Mutex::default(),
+            logs: Default::default(),
+            contests: Default::default(),
+            leaving: AtomicBool::new(false),
         }));
-        tokio::spawn(reports::write_all(Arc::downgrade(&sessions.0), received));
-        tokio::spawn(orders::send_all(Arc::downgrade(&sessions.0)));
+        let shared = || Arc::downgrade(&sessions.0);
+        lasting::spawn("writing reports", reports::write_all(shared(), received));
+        lasting::spawn("sending orders", orders::send_all(shared()));
+        lasting::spawn("ending leftover sessions", leftovers::end_all(shared()));
         sessions
     }
 
@@ -110,21 +132,29 @@ impl Sessions {
         self.0.live().len()
     }
 
-    /// Asks every agent to open a stream elsewhere, before this replica ends.
-    pub async fn move_all(&self, within: Duration, reason: &str) {
+    /// Asks every agent to open a stream elsewhere, before this replica ends, and takes in no other.
+    pub async fn move_all(&self, within: Duration) {
+        self.0.leaving.store(true, Ordering::SeqCst);
         let all: Vec<Arc<Live>> = self.0.live().values().cloned().collect();
         for live in all {
-            let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-            let message = v1::session_response::Message::Move(v1::Move {
-                within_ms,
-                reason: reason.to_owned(),
-            });
-            self.0.send(&live, message).await;
+            self.0.ask_to_move(&live, within).await;
         }
     }
 }
 
 impl Shared {
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    async fn ask_to_move(&self, live: &Live, within: Duration) {
+        let message = v1::session_response::Message::Move(v1::Move {
+            within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            reason: "this replica is leaving".to_owned(),
+        });
+        self.send(live, message).await;
+    }
+
     fn live(&self) -> MutexGuard<'_, BTreeMap<TargetName, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,8 +183,26 @@ impl Shared {
 }
 
 impl Live {
+    /// So much of the agent's journal was recorded at this revision.
+    fn was_recorded(&self, at: Revision, sequence: u64) {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if sequence > recorded.1 {
+            *recorded = (at, sequence);
+        }
+    }
+
+    /// Whether the store has lost what was recorded through this stream, by a view that has reached that revision.
+    fn is_lost(&self, reached: Revision, fleet: &Fleet) -> bool {
+        let (at, sequence) = *self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        reached >= at && fleet.journal.id == self.journal && fleet.journal.sequence < sequence
+    }
+
     fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<v1::Answer>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeMap<orders::Slot, orders::Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<orders::Slot, orders::Sent>> {

@@ -14,12 +14,13 @@ use aldis_core::inventory::Presence;
 use aldis_proto::convert::document;
 use aldis_proto::v1;
 use aldis_proto::v1::session_response::Message as Out;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Live, Shared};
 use crate::jobs::{self, Loaded};
 use crate::presence;
 use crate::store::{Revision, keys};
+use crate::telemetry::chain;
 use crate::view;
 
 /// Changes that come within this are handled together.
@@ -30,6 +31,18 @@ const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 
 /// Which attempt an order is about.
 pub(super) type Slot = (JobId, Attempt);
+
+/// Before an order that an agent refused is sent again: what it had against it may have passed.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+
+/// An agent's no.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    /// In its words.
+    pub(super) why: String,
+    /// When it was said, or the order was sent again since, on the boot clock.
+    pub(super) at: Duration,
+}
 
 /// What was said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +77,8 @@ pub(super) async fn send_all(shared: Weak<Shared>) {
     }
 }
 
-/// Jobs as read last, with the newest revision among their records.
-type Kept = BTreeMap<JobId, (Revision, Arc<Loaded>)>;
+/// Jobs as read last, with the newest revision among their records; none for one that cannot be read.
+type Kept = BTreeMap<JobId, (Revision, Option<Arc<Loaded>>)>;
 
 impl Shared {
     async fn send_orders(&self, kept: &mut Kept) {
@@ -76,11 +89,12 @@ impl Shared {
         let fence = self.fence();
         let orders = match self.orders(kept, fence).await {
             Ok(orders) => orders,
-            Err(error) => return warn!(%error, "orders not read"),
+            Err(error) => return warn!(error = chain(&error), "orders not read"),
         };
+        let mut halted = Halted::default();
         for live in here {
             let wanted = orders.get(&live.target).map_or(&[][..], Vec::as_slice);
-            self.tell(&live, wanted, fence).await;
+            self.tell(&live, wanted, fence, &mut halted).await;
         }
     }
 
@@ -94,12 +108,18 @@ impl Shared {
         let mut orders: BTreeMap<TargetName, Vec<(Arc<Loaded>, Order)>> = BTreeMap::new();
         for (job, revision) in newest {
             if kept.get(&job).is_none_or(|(read, _)| *read != revision) {
-                match jobs::load(&self.parts.view, &self.parts.plans, &job).await? {
-                    Some(loaded) => kept.insert(job.clone(), (revision, Arc::new(loaded))),
-                    None => kept.remove(&job),
+                let read = match jobs::load(&self.parts.view, &self.parts.plans, &job).await {
+                    Ok(loaded) => loaded.map(Arc::new),
+                    Err(error @ jobs::Error::Store(_)) => return Err(error),
+                    // Its own agents wait; those of other jobs must not.
+                    Err(error) => {
+                        error!(%job, error = chain(&error), "orders of this job not read");
+                        None
+                    }
                 };
+                kept.insert(job.clone(), (revision, read));
             }
-            let Some((_, loaded)) = kept.get(&job) else {
+            let Some((_, Some(loaded))) = kept.get(&job) else {
                 continue;
             };
             for order in assignments::assignments(&loaded.job) {
@@ -115,19 +135,29 @@ impl Shared {
         Ok(orders)
     }
 
-    async fn tell(&self, live: &Arc<Live>, orders: &[(Arc<Loaded>, Order)], fence: Fence) {
+    async fn tell(
+        &self,
+        live: &Arc<Live>,
+        orders: &[(Arc<Loaded>, Order)],
+        fence: Fence,
+        halted: &mut Halted,
+    ) {
         let current: Vec<Slot> = orders
             .iter()
             .map(|(_, order)| (order.job.clone(), order.attempt))
             .collect();
         live.sent().retain(|slot, _| current.contains(slot));
+        live.refused().retain(|slot, _| current.contains(slot));
         for (loaded, order) in orders {
             let slot = (order.job.clone(), order.attempt);
             let sent = Sent {
                 fence: order.fence,
                 wanted: order.wanted,
             };
-            if live.sent().get(&slot) == Some(&sent) || !self.may_tell(live, fence) {
+            if !self.is_due(live, &slot, sent) {
+                continue;
+            }
+            if halted.is(&self.parts.view) || !self.may_tell(live, fence) {
                 continue;
             }
             let Some(assignment) = assignments::assignment(&loaded.job, order.clone()) else {
@@ -139,33 +169,48 @@ impl Shared {
                 assignment: Some(document(&assignment)),
             };
             if self.send(live, Out::Order(frame)).await {
-                debug!(job = %order.job, target = %order.target, attempt = %order.attempt, wanted = ?order.wanted, "order sent");
+                let trace = loaded.job.header.trace.as_deref().unwrap_or_default();
+                debug!(job = %order.job, trace, target = %order.target, attempt = %order.attempt, wanted = ?order.wanted, "order sent");
                 live.sent().insert(slot, sent);
             }
             aldis_proto::failpoint::hit("dispatch-after");
         }
     }
 
+    /// Not said on this stream yet, or refused some time ago.
+    fn is_due(&self, live: &Live, slot: &Slot, sent: Sent) -> bool {
+        let now = self.parts.clock.boot_now();
+        match live.refused().get_mut(slot) {
+            Some(refused) if now.saturating_sub(refused.at) < REFUSED_AGAIN => false,
+            Some(refused) => {
+                refused.at = now;
+                true
+            }
+            None => live.sent().get(slot) != Some(&sent),
+        }
+    }
+
     /// A fresh view, and a session that this leader has merged and nobody contests.
     fn may_tell(&self, live: &Live, fence: Fence) -> bool {
-        if self
-            .parts
-            .view
-            .freshness(self.parts.clock.boot_now())
-            .is_none()
-        {
-            return false;
-        }
-        self.parts.view.read(|all| {
-            let known = presence::one(all, &live.target).ok().flatten();
-            known.is_some_and(|known| {
-                let ours = known
-                    .session
-                    .as_ref()
-                    .is_some_and(|(session, _)| session.generation == live.generation);
-                ours && matches!(known.presence(fence), Presence::Live { .. })
+        let now = self.parts.clock.boot_now();
+        self.parts.view.freshness(now).is_some()
+            && self.parts.view.read(|all| {
+                let known = presence::one(all, &live.target).ok().flatten();
+                let current = known.filter(|known| known.is_session(live.generation));
+                current.is_some_and(|known| matches!(known.presence(fence), Presence::Live { .. }))
             })
-        })
+    }
+}
+
+/// Whether all dispatch is stopped, looked up with the first order of a round that is to be sent.
+#[derive(Default)]
+struct Halted(Option<bool>);
+
+impl Halted {
+    fn is(&mut self, view: &view::View) -> bool {
+        *self
+            .0
+            .get_or_insert_with(|| view.read(presence::halted).is_some())
     }
 }
 

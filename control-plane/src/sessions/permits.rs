@@ -1,17 +1,16 @@
 //! Permits: an agent begins segments only while it holds one, so that a replica which cannot see the
 //! store cannot let anybody begin anything.
 
-use aldis_core::ids::TargetName;
 use aldis_core::inventory::Presence;
 use aldis_proto::v1;
 
-use super::Shared;
+use super::{Live, Shared};
 use crate::presence;
 
 impl Shared {
     /// Answers a request. The length is that of a permit less the age of the proof that this view is
     /// complete, and counts from the moment the agent sent.
-    pub(super) fn permit(&self, target: &TargetName, request: &v1::PermitRequest) -> v1::Permit {
+    pub(super) fn permit(&self, live: &Live, request: &v1::PermitRequest) -> v1::Permit {
         let answer = |duration_ms: u64, refusal: &str| v1::Permit {
             sent_boot_ms: request.sent_boot_ms,
             duration_ms,
@@ -24,12 +23,18 @@ impl Shared {
             );
         };
         let fence = self.fence();
-        let presence = self.parts.view.read(|all| {
-            presence::one(all, target)
-                .ok()
-                .flatten()
-                .map(|known| known.presence(fence))
+        let (halted, presence) = self.parts.view.read(|all| {
+            let known = presence::one(all, &live.target).ok().flatten();
+            // A stream that another one took the place of speaks for nobody.
+            let current = known.filter(|known| known.is_session(live.generation));
+            (
+                presence::halted(all),
+                current.map(|known| known.presence(fence)),
+            )
         });
+        if let Some(why) = halted {
+            return answer(0, &format!("all dispatch is stopped: {why}"));
+        }
         match presence {
             Some(Presence::Live { .. }) => {
                 let left = self.parts.permit.saturating_sub(age);

@@ -8,8 +8,6 @@
 //! | another process, on another machine, that did not say goodbye | registered, contested, alarm |
 //! | else | registered; the older stream of the same process is closed silently |
 
-use std::time::Duration;
-
 use aldis_core::ids::{Fence, JournalId, TargetName, Timestamp};
 use aldis_core::plan::ClusterIdentity;
 use aldis_core::reconcile::{AttemptList, RecordedJournal};
@@ -18,7 +16,7 @@ use tracing::warn;
 
 use super::Shared;
 use crate::leadership;
-use crate::records::{self, Contested, Fleet, Session};
+use crate::records::{self, Contested, Fleet, Held, Session};
 use crate::store::{self, Commit, Precondition, Record, Revision, Write, keys};
 
 /// Races with another registration of the same target before giving up; the agent tries again.
@@ -171,7 +169,15 @@ impl Shared {
             contested: self.contest(target, register, before),
             absent_since: None,
             said_goodbye: false,
+            was_away_long: self.was_away_long(before),
+            refused: vec![],
         }
+    }
+
+    fn was_away_long(&self, before: Option<&Session>) -> bool {
+        let since = before.and_then(|before| before.absent_since);
+        let now = Timestamp(self.parts.clock.wall_now());
+        since.is_some_and(|since| now.since(since) > self.parts.retention)
     }
 
     /// Two processes under one identity: neither gets work until one was silent for a permit.
@@ -183,7 +189,8 @@ impl Shared {
     ) -> Option<Contested> {
         let before = before?;
         let now = Timestamp(self.parts.clock.wall_now());
-        let goes_on = before.contested.as_ref().filter(|c| !self.is_over(c, now));
+        let over = |contested: &&Contested| self.is_over(target, contested);
+        let goes_on = before.contested.as_ref().filter(|c| !over(c));
         let other_process = before.process != register.process;
         let proven = before.said_goodbye || before.machine == register.machine;
         if other_process && !proven {
@@ -202,10 +209,11 @@ impl Shared {
         goes_on.cloned()
     }
 
-    /// Whether one of two processes has been silent for a permit. Wall clocks only delay it here: the
-    /// waiting itself is for the older process's permit, which runs on that one's own clock.
-    pub(super) fn is_over(&self, contested: &Contested, now: Timestamp) -> bool {
-        now.since(contested.seen_at) > self.parts.permit + Duration::from_secs(1)
+    /// Whether one of two processes has been silent for a permit.
+    pub(super) fn is_over(&self, target: &TargetName, contested: &Contested) -> bool {
+        let now = self.parts.clock.boot_now();
+        self.contests
+            .is_over(target, contested, self.parts.permit, now)
     }
 
     async fn write(
@@ -244,7 +252,11 @@ impl Shared {
 /// A journal that lost what was reported of it, or that another machine wrote.
 fn not_its_journal(register: &v1::Register, recorded: &Recorded) -> Option<String> {
     let (fleet, _) = recorded.fleet.as_ref()?;
-    if fleet.journal.id.as_str() != register.journal_id {
+    let session = recorded.session.as_ref().map(|(session, _)| session);
+    let is_same_process = session.is_some_and(|before| before.process == register.process);
+    // Whoever moves registers while its older stream still reports: what it said first is older than
+    // what is recorded by now. It has held its journal locked all the time.
+    if fleet.journal.id.as_str() != register.journal_id || is_same_process {
         return None;
     }
     if register.journal_sequence < fleet.journal.sequence {
@@ -253,10 +265,8 @@ fn not_its_journal(register: &v1::Register, recorded: &Recorded) -> Option<Strin
             register.journal_sequence, fleet.journal.sequence
         ));
     }
-    let (session, _) = recorded.session.as_ref()?;
-    let copied = session.process != register.process
-        && session.machine != register.machine
-        && !session.said_goodbye;
+    let session = session?;
+    let copied = session.machine != register.machine && !session.said_goodbye;
     copied.then(|| "the journal is a copy of another machine's".to_owned())
 }
 
@@ -267,7 +277,7 @@ fn fleet_record(
     recorded: &Recorded,
 ) -> Fleet {
     let before = recorded.fleet.as_ref().map(|(fleet, _)| fleet);
-    Fleet {
+    let mut fleet = Fleet {
         format: 1,
         target: target.clone(),
         identity: identity.clone(),
@@ -275,15 +285,41 @@ fn fleet_record(
         labels: register.labels.clone().into_iter().collect(),
         version: register.version.clone(),
         simulated: register.simulated,
-        journal: RecordedJournal {
-            id: JournalId::new(register.journal_id.clone()),
-            sequence: register.journal_sequence,
-        },
+        journal: before.map_or_else(|| journal(register), |fleet| fleet.journal.clone()),
         orphans: before
             .map(|fleet| fleet.orphans.clone())
             .unwrap_or_default(),
-        held: went_back(register, recorded),
+        held: hold(target, register, recorded),
+        merged_in: before.and_then(|fleet| fleet.merged_in),
+    };
+    let offered = journal(register);
+    fleet.hears_of(&offered.id, offered.sequence);
+    fleet
+}
+
+fn journal(register: &v1::Register) -> RecordedJournal {
+    RecordedJournal {
+        id: JournalId::new(register.journal_id.clone()),
+        sequence: register.journal_sequence,
     }
+}
+
+/// The hold that stands, or the one that this registration gives reason for.
+fn hold(target: &TargetName, register: &v1::Register, recorded: &Recorded) -> Option<Held> {
+    let life = recorded.newest.incarnation;
+    let before = recorded.fleet.as_ref().map(|(fleet, _)| fleet);
+    if let Some(stands) = before.and_then(|fleet| fleet.held_in(life)) {
+        return Some(Held {
+            why: stands.why.clone(),
+            incarnation: stands.incarnation.or(Some(life)),
+        });
+    }
+    let why = went_back(register, recorded)?;
+    warn!(%target, why, "agent held: the store went back in time");
+    Some(Held {
+        why,
+        incarnation: Some(life),
+    })
 }
 
 /// The agent has seen a later leader or a later revision than the store has now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aldis_core::ids::{Attempt, JobId, TargetName, Timestamp};
+use aldis_core::ids::{Attempt, JobId, JournalId, TargetName, Timestamp};
 use aldis_proto::v1;
 use aldis_proto::v1::session_request::Message as In;
 use aldis_proto::v1::session_response::Message as Out;
@@ -14,11 +14,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::{info, warn};
 
+use super::orders::Refused;
 use super::register::{self, Registration};
 use super::reports::Reported;
-use super::{FRAMES, LINES, Live, Sessions, Shared};
-use crate::records::{self, Session};
+use super::{FRAMES, Live, Sessions, Shared};
+use crate::presence;
+use crate::records::{self, RefusedOrder, Session};
 use crate::store::{Commit, Precondition, Write, keys};
+use crate::telemetry::chain;
 use crate::view::HOPELESS_AFTER;
 
 /// For the first frame: a handshake that takes longer is no agent of ours.
@@ -29,6 +32,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// An agent asks for a permit every third of one; silent for so long, its stream is half open.
 const SILENT_AFTER: Duration = Duration::from_secs(45);
+
+/// What an agent is told that comes too late.
+const SUPERSEDED: &str = "another stream took its place";
+const LEAVING: &str = "this replica is leaving; connect to another one";
+
+/// Changes of one session's record against others who change it.
+const TRIES: usize = 4;
 
 /// Frames to one agent.
 pub type Frames = ReceiverStream<Result<v1::SessionResponse, Status>>;
@@ -41,6 +51,11 @@ impl Sessions {
     {
         let (frames, outgoing) = mpsc::channel(FRAMES);
         let shared = self.0.clone();
+        if shared.is_leaving() {
+            // The channel has room for all of its first frames.
+            let _ = frames.try_send(Err(Status::unavailable(LEAVING)));
+            return ReceiverStream::new(outgoing);
+        }
         tokio::spawn(async move {
             if let Err(status) = shared
                 .clone()
@@ -52,48 +67,6 @@ impl Sessions {
             }
         });
         ReceiverStream::new(outgoing)
-    }
-
-    /// Takes the lines of one log stream that was asked for.
-    pub async fn take_logs<S>(&self, mut incoming: S) -> Result<(), Status>
-    where
-        S: Stream<Item = Result<v1::LogsRequest, Status>> + Send + Unpin,
-    {
-        use v1::logs_request::Message;
-        let first = incoming
-            .next()
-            .await
-            .transpose()?
-            .and_then(|request| request.message);
-        let Some(Message::Stream(number)) = first else {
-            return Err(Status::invalid_argument(
-                "the first frame of a log stream is its number",
-            ));
-        };
-        let reader = {
-            let mut logs = self
-                .0
-                .logs
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            logs.remove(&number)
-        };
-        let reader = reader.ok_or_else(|| Status::not_found("nobody asked for this log stream"))?;
-        while let Some(request) = incoming.next().await.transpose()? {
-            match request.message {
-                // A slow reader slows this stream alone; the control lane is another one.
-                Some(Message::Line(line)) => {
-                    if reader.send(line).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Some(Message::End(_)) | None => return Ok(()),
-                Some(Message::Stream(_)) => {
-                    return Err(Status::invalid_argument("a log stream has one number"));
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -135,16 +108,19 @@ impl Shared {
             ));
         };
         let registration = self.register(target, &register).await.map_err(|error| {
-            warn!(%target, %error, "registration refused");
+            warn!(%target, error = chain(&error), "registration refused");
             status_of(&error)
         })?;
         let live = |generation| Live {
             target: target.clone(),
             generation,
+            journal: JournalId::new(register.journal_id.clone()),
+            recorded: Default::default(),
             frames,
             asked: Default::default(),
             heard_ms: AtomicU64::new(self.boot_ms()),
             sent: Default::default(),
+            refused: Default::default(),
         };
         match registration {
             Registration::SetAside { reason } => {
@@ -166,10 +142,26 @@ impl Shared {
                     }),
                 )
                 .await;
-                self.live().insert(target.clone(), live.clone());
+                if !self.admit(&live) {
+                    return Err(Status::unavailable(SUPERSEDED));
+                }
+                if self.is_leaving() {
+                    self.ask_to_move(&live, FIRST_FRAME).await;
+                }
                 Ok(Some(live))
             }
         }
+    }
+
+    /// Makes this the target's stream, unless a later registration was quicker.
+    fn admit(&self, live: &Arc<Live>) -> bool {
+        let mut all = self.live();
+        let other = all.get(&live.target);
+        let is_newest = other.is_none_or(|other| other.generation < live.generation);
+        if is_newest {
+            all.insert(live.target.clone(), live.clone());
+        }
+        is_newest
     }
 
     /// Reads frames until the stream ends or should. True when the agent said goodbye.
@@ -193,6 +185,7 @@ impl Shared {
                         let _ = live.frames.try_send(Err(Status::unavailable(why)));
                         return Ok(false);
                     }
+                    self.note_refusals(live).await;
                 }
             }
         }
@@ -202,7 +195,7 @@ impl Shared {
     async fn hear(&self, live: &Arc<Live>, request: v1::SessionRequest) -> bool {
         match request.message {
             Some(In::PermitRequest(request)) => {
-                let permit = self.permit(&live.target, &request);
+                let permit = self.permit(live, &request);
                 self.send(live, Out::Permit(permit)).await;
             }
             Some(In::Report(report)) => {
@@ -216,13 +209,18 @@ impl Shared {
                             sequence: report.sequence,
                             report: parsed,
                         };
+                        let slot = (reported.job.clone(), reported.attempt);
+                        // It took the order after all.
+                        live.refused().remove(&slot);
                         // Full means that the store is slow: the agent sends again what is not
                         // acknowledged.
                         if self.reports.try_send(reported).is_err() {
                             warn!(target = %live.target, "report not taken: too many wait");
                         }
                     }
-                    Err(error) => warn!(target = %live.target, %error, "report not readable"),
+                    Err(error) => {
+                        warn!(target = %live.target, error = chain(&error), "report not readable");
+                    }
                 }
             }
             Some(In::Answer(answer)) => {
@@ -236,6 +234,12 @@ impl Shared {
                     target = %live.target, job = refused.job, attempt = refused.attempt,
                     reason = refused.reason, "agent refuses an order"
                 );
+                let slot = (JobId::new(refused.job), Attempt(refused.attempt));
+                let refused = Refused {
+                    why: refused.reason,
+                    at: self.parts.clock.boot_now(),
+                };
+                live.refused().insert(slot, refused);
             }
             Some(In::Goodbye(goodbye)) => {
                 info!(target = %live.target, reason = goodbye.reason, "agent leaves");
@@ -258,40 +262,81 @@ impl Shared {
         if now.saturating_sub(heard) > SILENT_AFTER {
             return Some("nothing was heard of the agent");
         }
-        let key = keys::session(&live.target.to_string());
-        let session = self
-            .parts
-            .view
-            .get(&key)
-            .and_then(|record| records::read::<Session>(&record).ok());
+        let known = self.parts.view.read(|all| presence::one(all, &live.target));
+        let known = match known {
+            Ok(known) => known,
+            // Not read is not gone.
+            Err(_) => return None,
+        };
+        let reached = self.parts.view.revision().unwrap_or_default();
+        if known
+            .as_ref()
+            .is_some_and(|known| live.is_lost(reached, &known.fleet))
+        {
+            // It lists what it holds, and that says what the store has lost.
+            return Some("the store has lost what was recorded of this session; register again");
+        }
+        let session = known
+            .and_then(|known| known.session)
+            .map(|(session, _)| session);
         match session {
-            Some(session) if session.generation > live.generation => {
-                Some("another stream took its place")
+            // The store may have been put back to before this registration: then nobody is to be given
+            // work on its strength.
+            None => Some("the store does not know this session"),
+            Some(session) if session.generation != live.generation => Some(SUPERSEDED),
+            Some(session) if !self.is_ours(&session) => {
+                Some("this session was given up; register again")
             }
             Some(session) => {
                 self.end_contest(live, &session).await;
                 None
             }
-            None => None,
         }
     }
 
     /// Lifts a contest once the other process was silent for a permit.
     async fn end_contest(&self, live: &Live, session: &Session) {
         let Some(contested) = &session.contested else {
-            return;
+            return self.contests.forget(&live.target);
         };
-        if !self.is_over(contested, Timestamp(self.parts.clock.wall_now())) {
+        if !self.is_over(&live.target, contested) {
             return;
         }
-        let free = Session {
-            contested: None,
-            ..session.clone()
-        };
-        match self.write_session(live, &free).await {
+        let lifted = self.change_session(&live.target, live.generation, |session| {
+            if session.contested.as_ref() == Some(contested) {
+                session.contested = None;
+            }
+        });
+        match lifted.await {
             Ok(true) => info!(target = %live.target, "contest over: the other process is silent"),
             Ok(false) => {}
-            Err(error) => warn!(target = %live.target, %error, "contest not lifted"),
+            Err(error) => {
+                warn!(target = %live.target, error = chain(&error), "contest not lifted");
+            }
+        }
+    }
+
+    /// Keeps in the session's record what the agent refuses to do, for operators at any replica.
+    async fn note_refusals(&self, live: &Live) {
+        let refused: Vec<RefusedOrder> = live
+            .refused()
+            .iter()
+            .map(|((job, attempt), refused)| RefusedOrder {
+                job: job.clone(),
+                attempt: *attempt,
+                why: refused.why.clone(),
+            })
+            .collect();
+        let known = self.parts.view.read(|all| presence::one(all, &live.target));
+        let known = known.ok().flatten().and_then(|known| known.session);
+        if known.is_none_or(|(session, _)| session.refused == refused) {
+            return;
+        }
+        let noted = self.change_session(&live.target, live.generation, |session| {
+            session.refused.clone_from(&refused);
+        });
+        if let Err(error) = noted.await {
+            warn!(target = %live.target, error = chain(&error), "refusal not recorded");
         }
     }
 
@@ -307,60 +352,63 @@ impl Shared {
             }
         }
         live.asked().clear();
-        let key = keys::session(&live.target.to_string());
-        let read = self.parts.store.get(&key).await.ok().flatten();
-        let session = read.and_then(|record| records::read::<Session>(&record).ok());
-        let Some(session) = session.filter(|s| s.generation == live.generation) else {
-            return;
-        };
-        let ended = Session {
-            replica: String::new(),
-            absent_since: Some(Timestamp(self.parts.clock.wall_now())),
-            said_goodbye,
-            ..session
-        };
-        if let Err(error) = self.write_session(live, &ended).await {
-            // The leader ends it when this replica is gone; until then the agent's next
-            // registration does.
-            warn!(target = %live.target, %error, "end of the stream not recorded");
+        let ended = self.end_session(&live.target, live.generation, said_goodbye);
+        if let Err(error) = ended.await {
+            // `leftovers` ends it when the store is back, the leader when this replica is gone.
+            warn!(target = %live.target, error = chain(&error), "end of the stream not recorded");
         }
     }
 
-    async fn write_session(
+    /// Records that nobody holds the stream of this session any more.
+    pub(super) async fn end_session(
         &self,
-        live: &Live,
-        session: &Session,
+        target: &TargetName,
+        generation: u64,
+        said_goodbye: bool,
     ) -> Result<bool, crate::store::Error> {
-        let key = keys::session(&live.target.to_string());
-        let Some(record) = self.parts.store.get(&key).await? else {
-            return Ok(false);
-        };
-        let ours = records::read::<Session>(&record)
-            .is_ok_and(|recorded| recorded.generation == live.generation);
-        if !ours {
-            return Ok(false);
+        let now = Timestamp(self.parts.clock.wall_now());
+        self.change_session(target, generation, |session| {
+            session.replica = String::new();
+            session.absent_since = Some(now);
+            session.said_goodbye = said_goodbye;
+            session.refused.clear();
+        })
+        .await
+    }
+
+    /// Changes a session's record as it stands in the store, while it is this generation's and hangs
+    /// here. What others wrote of it meanwhile stays.
+    async fn change_session(
+        &self,
+        target: &TargetName,
+        generation: u64,
+        change: impl Fn(&mut Session),
+    ) -> Result<bool, crate::store::Error> {
+        let key = keys::session(&target.to_string());
+        for _ in 0..TRIES {
+            let Some(record) = self.parts.store.get(&key).await? else {
+                return Ok(false);
+            };
+            let session = records::read::<Session>(&record).ok();
+            let ours =
+                |session: &Session| session.generation == generation && self.is_ours(session);
+            let Some(mut session) = session.filter(ours) else {
+                return Ok(false);
+            };
+            change(&mut session);
+            let commit = Commit {
+                preconditions: vec![Precondition::unchanged(&key, Some(&record))],
+                writes: vec![Write::put(key.clone(), records::write(&session))],
+            };
+            if self.parts.store.commit(commit).await?.is_committed() {
+                return Ok(true);
+            }
         }
-        let commit = Commit {
-            preconditions: vec![Precondition::unchanged(&key, Some(&record))],
-            writes: vec![Write::put(key, records::write(session))],
-        };
-        Ok(self.parts.store.commit(commit).await?.is_committed())
+        Ok(false)
     }
 
     pub(super) fn boot_ms(&self) -> u64 {
         u64::try_from(self.parts.clock.boot_now().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// A channel for the lines of a log stream that is about to be asked for.
-    pub(super) fn expect_logs(&self) -> (u64, mpsc::Receiver<v1::LogLine>) {
-        let number = self.number();
-        let (sender, lines) = mpsc::channel(LINES);
-        let mut logs = self
-            .logs
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        logs.insert(number, sender);
-        (number, lines)
     }
 }
 

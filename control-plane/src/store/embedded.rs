@@ -15,6 +15,7 @@
 //! whole time again, as a new etcd leader does: late, never early.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -130,6 +131,17 @@ impl Store for Embedded {
         self.run(move |inner| inner.list(&prefixes)).await
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        behind: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let (prefix, behind) = (prefix.to_owned(), behind.cloned());
+        self.run(move |inner| inner.list_page(&prefix, behind.as_ref(), limit))
+            .await
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Outcome> {
         chunks::check(&commit)?;
         let outcomes = self.run(move |inner| inner.apply(&[], &[commit])).await?;
@@ -187,6 +199,14 @@ impl Store for Embedded {
         self.get(key).await
     }
 
+    async fn put_despite(&self, key: &Key, value: Bytes) -> Result<()> {
+        let commit = Commit {
+            preconditions: vec![],
+            writes: vec![Write::put(key.clone(), value)],
+        };
+        self.commit(commit).await.map(drop)
+    }
+
     fn accept_restored(&self) {}
 }
 
@@ -215,6 +235,23 @@ impl Inner {
         }
         let revision = Revision(counter(&transaction, REVISION)?);
         Ok(Listing { records, revision })
+    }
+
+    fn list_page(&self, prefix: &str, behind: Option<&Key>, limit: usize) -> Result<Vec<Record>> {
+        let doing = "list records";
+        let table = self.reader(doing)?.open_table(RECORDS);
+        let table = table.map_err(reading(doing))?;
+        let from = behind.map_or(Bound::Included(prefix), |key| Bound::Excluded(key.as_str()));
+        let range = table.range::<&str>((from, Bound::Unbounded));
+        let mut records = Vec::new();
+        for entry in range.map_err(reading(doing))?.take(limit) {
+            let (key, stored) = entry.map_err(reading(doing))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            records.push(record(Key::raw(key.value()), stored.value()));
+        }
+        Ok(records)
     }
 
     /// Makes the commits that may be made, one after the other, in one transaction.

@@ -111,10 +111,16 @@ impl Etcd {
     }
 
     /// One page, at a revision or at the newest one. `None` where that revision is compacted.
-    async fn page(&self, from: Vec<u8>, end: &[u8], at: Option<Revision>) -> Result<Option<Page>> {
+    async fn page(
+        &self,
+        from: Vec<u8>,
+        end: &[u8],
+        at: Option<Revision>,
+        limit: i64,
+    ) -> Result<Option<Page>> {
         let options = GetOptions::new()
             .with_range(end)
-            .with_limit(PAGE)
+            .with_limit(limit)
             .with_revision(at.map_or(0, |at| at.0));
         let asked = self.history.ask()?;
         let mut client = self.kv();
@@ -141,7 +147,7 @@ impl Etcd {
         let mut listing = Listing::default();
         let mut at = at;
         loop {
-            let Some(mut page) = self.page(from, &end, at).await? else {
+            let Some(mut page) = self.page(from, &end, at, PAGE).await? else {
                 return Ok(None);
             };
             at = Some(page.revision);
@@ -255,6 +261,19 @@ impl Store for Etcd {
         })
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        behind_key: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let end = keys::prefix_end(prefix).unwrap_or_else(|| vec![0]);
+        let from = behind_key.map_or_else(|| prefix.as_bytes().to_vec(), behind);
+        let limit = i64::try_from(limit).unwrap_or(PAGE).min(PAGE);
+        let page = self.page(from, &end, None, limit).await?;
+        Ok(page.map(|page| page.records).unwrap_or_default())
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Outcome> {
         chunks::check(&commit)?;
         let puts = puts_any(&commit);
@@ -366,6 +385,21 @@ impl Store for Etcd {
 
     async fn read_despite(&self, key: &Key) -> Result<Option<Record>> {
         Ok(self.read(key).await?.0)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the adapter is where transactions are sent"
+    )]
+    async fn put_despite(&self, key: &Key, value: Bytes) -> Result<()> {
+        let commit = Commit {
+            preconditions: vec![],
+            writes: vec![Write::put(key.clone(), value)],
+        };
+        let mut client = self.kv();
+        // The answer's revision is left alone: that the store went back is known.
+        let put = bounded("put a record", client.txn(txn::single(&commit))).await;
+        put.map(drop).map_err(Failed::of_a_write)
     }
 
     fn accept_restored(&self) {

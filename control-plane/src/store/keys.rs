@@ -1,7 +1,7 @@
 //! Where each record is kept: the one place that spells a key.
 //!
 //! ```text
-//! /aldis/v1/meta/{format,incarnation}
+//! /aldis/v1/meta/{format,incarnation,halted}
 //! /aldis/v1/{leader,epoch}
 //! /aldis/v1/replicas/<id>
 //! /aldis/v1/fleet/<region>/<cluster>                 and …/session
@@ -37,7 +37,7 @@ pub const PLANS: &str = "/aldis/v1/plans/";
 pub const ENDED: &str = "/aldis/v1/ended/";
 /// Runbooks pushed by people.
 pub const RUNBOOKS: &str = "/aldis/v1/runbooks/";
-/// Format and incarnation.
+/// Format, incarnation, and whether the store went back.
 pub const META: &str = "/aldis/v1/meta/";
 
 /// A key of the store. Cheap to clone.
@@ -87,6 +87,7 @@ pub enum Name {
     Epoch,
     Incarnation,
     Format,
+    Halted,
     Replica {
         id: String,
     },
@@ -147,6 +148,11 @@ pub fn incarnation() -> Key {
 /// Version of the stored records.
 pub fn format() -> Key {
     Key::raw("/aldis/v1/meta/format")
+}
+
+/// That the store was seen to go back in time.
+pub fn halted() -> Key {
+    Key::raw("/aldis/v1/meta/halted")
 }
 
 /// One replica. Leased.
@@ -226,6 +232,7 @@ pub fn parse(key: &str) -> Option<Name> {
         ["epoch"] => Name::Epoch,
         ["meta", "incarnation"] => Name::Incarnation,
         ["meta", "format"] => Name::Format,
+        ["meta", "halted"] => Name::Halted,
         ["replicas", id] => Name::Replica { id: unescape(id)? },
         ["fleet", region, cluster] => Name::Fleet {
             target: target(region, cluster)?,
@@ -393,6 +400,7 @@ mod tests {
             (epoch(), Name::Epoch),
             (incarnation(), Name::Incarnation),
             (format(), Name::Format),
+            (halted(), Name::Halted),
             (replica(one), Name::Replica { id: one_.clone() }),
             (
                 fleet(target),

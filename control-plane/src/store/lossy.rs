@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::Watch;
 use super::{Commit, Error, Group, Key, Lease, Listing, Outcome, Record, Result, Revision, Store};
@@ -67,6 +68,15 @@ impl Store for Lossy {
         self.inner.list(prefix).await
     }
 
+    async fn list_page(
+        &self,
+        prefix: &str,
+        behind: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        self.inner.list_page(prefix, behind, limit).await
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Outcome> {
         let loses = self.loses_this();
         if loses && self.really == Really::NotWritten {
@@ -111,6 +121,10 @@ impl Store for Lossy {
 
     async fn read_despite(&self, key: &Key) -> Result<Option<Record>> {
         self.inner.read_despite(key).await
+    }
+
+    async fn put_despite(&self, key: &Key, value: Bytes) -> Result<()> {
+        self.inner.put_despite(key, value).await
     }
 
     fn accept_restored(&self) {

@@ -371,6 +371,15 @@ pub trait Store: Send + Sync + 'static {
     /// All records under a prefix, at one revision however many pages that takes.
     async fn list(&self, prefix: &str) -> Result<Listing>;
 
+    /// Up to `limit` records under a prefix from behind a key on, in order: for going through what is too
+    /// much to hold at once. Each page is of its own moment.
+    async fn list_page(
+        &self,
+        prefix: &str,
+        behind: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Record>>;
+
     /// Writes if all preconditions hold. [`Error::Refused`] above [`MAX_OPERATIONS`] preconditions
     /// or writes, or [`MAX_BYTES`]: one commit is never torn into two.
     async fn commit(&self, commit: Commit) -> Result<Outcome>;
@@ -411,6 +420,10 @@ pub trait Store: Send + Sync + 'static {
     /// As [`Store::get`], and answers also after [`Error::WentBack`]: for learning whether an
     /// operator has raised the incarnation, and for nothing else.
     async fn read_despite(&self, key: &Key) -> Result<Option<Record>>;
+
+    /// Puts one record, whatever is there, also after [`Error::WentBack`]: for saying so to those who
+    /// have not seen it, and for nothing else.
+    async fn put_despite(&self, key: &Key, value: Bytes) -> Result<()>;
 
     /// An operator has raised the incarnation after a restore: from here on the restored history is
     /// the history. Whoever calls this has dropped everything read before.

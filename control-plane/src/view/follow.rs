@@ -13,7 +13,10 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub(super) async fn follow(store: Arc<dyn Store>, shared: Arc<Shared>) {
     loop {
         if let Err(error) = follow_once(&*store, &shared).await {
-            tracing::warn!(%error, "the view cannot follow the store");
+            tracing::warn!(
+                error = crate::telemetry::chain(&error),
+                "the view cannot follow the store"
+            );
         }
         shared.progress.send_replace(None);
         // A store that went back, or holds something unreadable: nothing known counts.

@@ -18,9 +18,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::lasting::Lasting;
 use crate::store::{Key, ProgressRequests, Record, Revision, Store, keys};
 
 /// Longest that a proof is good for.
@@ -51,13 +51,7 @@ pub struct View(Arc<Running>);
 
 struct Running {
     shared: Arc<Shared>,
-    work: [JoinHandle<()>; 2],
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.work.iter().for_each(JoinHandle::abort);
-    }
+    _work: [Lasting; 2],
 }
 
 /// What the follower and the prover write and everybody reads.
@@ -97,7 +91,10 @@ impl View {
         let prover = prove::prove(store, clock, shared.clone());
         Self(Arc::new(Running {
             shared,
-            work: [tokio::spawn(follower), tokio::spawn(prover)],
+            _work: [
+                Lasting::start("following the store", follower),
+                Lasting::start("proving the view", prover),
+            ],
         }))
     }
 

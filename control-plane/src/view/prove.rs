@@ -23,7 +23,10 @@ pub(super) async fn prove(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shared: 
         let sent = clock.boot_now();
         match tokio::time::timeout(FRESH_FOR, prove_once(&*store, &shared)).await {
             Ok(Ok(())) => proved(&shared, sent),
-            Ok(Err(error)) => tracing::debug!(%error, "cannot prove the view fresh"),
+            Ok(Err(error)) => tracing::debug!(
+                error = crate::telemetry::chain(&error),
+                "cannot prove the view fresh"
+            ),
             Err(_elapsed) => tracing::debug!("the watch does not catch up"),
         }
     }

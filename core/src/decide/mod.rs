@@ -331,14 +331,19 @@ impl Round<'_> {
     fn work_in_progress(&mut self) {
         for (name, target) in &self.job.targets {
             if let Some((direction, segment)) = target.state.in_work() {
-                let reason = match self.inventory.presence(name) {
-                    Presence::Live { .. } => WaitingOn::Agent {
+                let refused = self.inventory.refused.get(name);
+                let reason = match (self.inventory.presence(name), refused) {
+                    (Presence::Live { .. }, Some(why)) => WaitingOn::OrderRefused {
+                        target: name.clone(),
+                        why: why.clone(),
+                    },
+                    (Presence::Live { .. }, None) => WaitingOn::Agent {
                         target: name.clone(),
                         segment,
                         direction,
                         parked: target.parked,
                     },
-                    other => WaitingOn::from_presence(name, &other),
+                    (other, _) => WaitingOn::from_presence(name, &other),
                 };
                 self.wait(reason);
             } else if target.is_open_question() {

@@ -75,6 +75,13 @@ pub enum WaitingOn {
         /// Why.
         why: String,
     },
+    /// An agent will not take its order, which is sent again.
+    OrderRefused {
+        /// Whose.
+        target: TargetName,
+        /// In its words.
+        why: String,
+    },
     /// The store went back in time; nothing is dispatched to anybody.
     DispatchHalted {
         /// What proved it.
@@ -155,6 +162,7 @@ impl WaitingOn {
             | Self::AgentNotMerged { target }
             | Self::AgentContested { target, .. }
             | Self::AgentHeld { target, .. }
+            | Self::OrderRefused { target, .. }
             | Self::Deferred { target, .. }
             | Self::LatePlan { target }
             | Self::Operator { target, .. } => Some(target),
@@ -198,6 +206,7 @@ impl WaitingOn {
             Self::AgentAbsent { target, .. }
             | Self::AgentContested { target, .. }
             | Self::AgentHeld { target, .. }
+            | Self::OrderRefused { target, .. }
             | Self::Deferred { target, .. } => Some(format!("aldis agents show {target}")),
             Self::DispatchHalted { .. } => {
                 Some("aldis-control-plane raise-incarnation --reason ...".to_owned())
@@ -271,6 +280,9 @@ impl std::fmt::Display for WaitingOn {
             }
             Self::AgentContested { target, why } | Self::AgentHeld { target, why } => {
                 write!(f, "the agent of {target}: {why}")
+            }
+            Self::OrderRefused { target, why } => {
+                write!(f, "the agent of {target}, which refuses its order: {why}")
             }
             Self::DispatchHalted { why } => write!(f, "all dispatch, stopped: {why}"),
             Self::Barrier { targets, .. } => write!(f, "{targets} targets to reach the barrier"),
