@@ -3,6 +3,7 @@
 mod asked;
 mod jobs;
 mod linked;
+mod locks;
 mod submissions;
 mod watching;
 
