@@ -1,6 +1,6 @@
 //! What the leader knows of the fleet when it decides: passed in, never fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::{Fence, JobId, JournalId, TargetName, Timestamp};
@@ -24,8 +24,8 @@ pub struct Inventory {
     /// Agents that are connected and may not be given work, with the time since when this leader has
     /// seen them so. Those that are absent say it themselves.
     pub withheld: BTreeMap<TargetName, Timestamp>,
-    /// What keeps a deferred target from being planned in: another job's lock on what it would write.
-    pub late_locks: BTreeMap<TargetName, (ObjectRef, JobId)>,
+    /// Deferred targets whose plan waits for another job's lock, which that job holds still.
+    pub late_locks: BTreeSet<TargetName>,
     /// The soak as counted so far by this leader.
     pub soak: Option<SoakProgress>,
     /// Whether the job may leave the queue.

@@ -4,6 +4,7 @@ mod asked;
 mod jobs;
 mod linked;
 mod replicas;
+mod locks;
 mod submissions;
 mod watching;
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use aldis_core::ids::{Fence, JobId, TargetName};
+use aldis_core::ids::{Fence, TargetName};
 use aldis_core::inventory::{Inventory, Limits, Presence, Turn};
 use aldis_core::job::JobState;
-use aldis_core::plan::ObjectRef;
 
 use super::{Error, Term, locks};
 use crate::jobs::{self, Loaded};
@@ -23,7 +22,6 @@ impl Term<'_> {
             fence: self.fence,
             led_since: self.led_since,
             withheld: self.memory.withheld.clone(),
-            late_locks: self.late_locks(id)?,
             drift: self.memory.drift.get(id).cloned().unwrap_or_default(),
             soak: self
                 .memory
@@ -32,17 +30,6 @@ impl Term<'_> {
                 .map(|soaking| soaking.progress.clone()),
             ..seen.await?
         })
-    }
-
-    /// What other jobs hold still, of what deferred targets would write.
-    fn late_locks(&self, id: &JobId) -> Result<BTreeMap<TargetName, (ObjectRef, JobId)>, Error> {
-        let mut held = BTreeMap::new();
-        for (target, (lock, by)) in self.memory.late_locks.get(id).into_iter().flatten() {
-            if locks::holder(&self.parts.view, lock)?.as_ref() == Some(by) {
-                held.insert(target.clone(), (lock.object.clone(), by.clone()));
-            }
-        }
-        Ok(held)
     }
 }
 
@@ -88,6 +75,7 @@ pub(crate) async fn observe(
         requests: loaded.requests.clone(),
         turn,
         limits,
+        late_locks: locks::held_still(view, &loaded.job)?,
         ..Inventory::default()
     })
 }

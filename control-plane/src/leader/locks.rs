@@ -12,9 +12,9 @@
 //! | it goes on from there | takes that again first |
 //! | it ends | frees all |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aldis_core::ids::JobId;
+use aldis_core::ids::{JobId, TargetName};
 use aldis_core::inventory::Turn;
 use aldis_core::job::{Event, Job, LockName, Target};
 use aldis_core::queue::{self, Queued};
@@ -228,6 +228,25 @@ pub(super) fn holder(view: &View, name: &LockName) -> Result<Option<JobId>, reco
     let record = view.get(&key(name));
     let lock = record.map(|record| records::read::<Lock>(&record));
     Ok(lock.transpose()?.map(|lock| lock.job))
+}
+
+/// Deferred targets whose late plan met another job's lock, where that job holds it still.
+pub(super) fn held_still(view: &View, job: &Job) -> Result<BTreeSet<TargetName>, records::Error> {
+    let mut held = BTreeSet::new();
+    for (name, target) in &job.targets {
+        let (Some(lock), Some(part)) = (&target.late_lock, job.plan.part(name)) else {
+            continue;
+        };
+        let lock_name = LockName {
+            cluster_uid: part.identity.cluster_uid.clone(),
+            target: name.clone(),
+            object: lock.object.clone(),
+        };
+        if holder(view, &lock_name)?.as_ref() == Some(&lock.by) {
+            held.insert(name.clone());
+        }
+    }
+    Ok(held)
 }
 
 /// Whether a job that waits for an operator could take again what it let go of.

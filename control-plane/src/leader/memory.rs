@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use aldis_core::ids::{Fence, JobId, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
-use aldis_core::job::LockName;
 use aldis_core::plan::TargetPart;
 use aldis_core::soak::{SoakProgress, SoakReading};
 
@@ -20,8 +19,6 @@ pub(super) struct Memory {
     pub(super) drift: BTreeMap<JobId, BTreeMap<TargetName, Option<String>>>,
     /// By job: the soak as counted so far.
     pub(super) soak: BTreeMap<JobId, Soaking>,
-    /// By job: what other jobs hold of what deferred targets would write.
-    pub(super) late_locks: BTreeMap<JobId, BTreeMap<TargetName, (LockName, JobId)>>,
     /// By job that waits for an operator: with how many open questions it last let go of its locks.
     pub(super) let_go: BTreeMap<JobId, usize>,
     /// Since when agents that are connected may not be given work.
@@ -80,7 +77,6 @@ impl Memory {
     pub(super) fn forget(&mut self, job: &JobId) {
         self.drift.remove(job);
         self.soak.remove(job);
-        self.late_locks.remove(job);
         self.let_go.remove(job);
     }
 

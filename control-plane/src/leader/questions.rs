@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aldis_core::decide::{Reads, SoakWanted};
 use aldis_core::ids::{JobId, TargetName};
-use aldis_core::job::{Job, TargetState, locks_of};
+use aldis_core::job::{Event, HeldBy, Job, TargetEvent, TargetState, locks_of};
 use aldis_core::plan::{Disposition, TargetPart, Wave};
 use aldis_core::question::{Answer, Planning, Question};
 use aldis_core::runbook::Soak;
@@ -244,7 +244,7 @@ impl Term<'_> {
     /// writes is locked in the transaction that stores it: where another job holds some of it, the part is
     /// dropped and made again when that is free, from what will be there then.
     async fn store_late_part(
-        &mut self,
+        &self,
         job: &JobId,
         target: &TargetName,
         part: TargetPart,
@@ -264,13 +264,13 @@ impl Term<'_> {
             Disposition::Run => locks_of(&part),
             _ => vec![],
         };
-        if let Some(conflict) = self.held_by_another(job, &locks)? {
-            let held = self.memory.late_locks.entry(job.clone()).or_default();
-            held.insert(target.clone(), conflict);
+        if let Some((lock, by)) = self.held_by_another(job, &locks)? {
+            let object = lock.object;
+            let event = TargetEvent::LateLocked(HeldBy { object, by });
+            let events = vec![Event::Target(target.clone(), event)];
+            let revision = self.writer().write(&loaded, events).await?;
+            self.parts.view.reaches(revision).await;
             return Ok(());
-        }
-        if let Some(held) = self.memory.late_locks.get_mut(job) {
-            held.remove(target);
         }
         let missing = self.missing(job, locks)?;
         self.commit_late_part(&loaded, part, &missing).await

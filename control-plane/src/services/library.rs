@@ -86,44 +86,53 @@ impl Services {
         }
     }
 
-    /// Every runbook, by name and version. One that an earlier build took and this one refuses is named as
-    /// such: it must not hide the others.
+    /// Every runbook, by name and version.
     pub async fn runbooks(&self) -> Result<Vec<Entry>, Error> {
-        let mut all = Vec::new();
-        for (name, text) in builtin::ALL {
-            all.push(Entry::of(&read(name, text)?, Origin::BuiltIn));
-        }
-        for record in self.0.store.list(keys::RUNBOOKS).await?.records {
-            if let Some((name, version)) = named(&record) {
-                all.push(Entry::stored(&record, name, version)?);
-            }
-        }
-        all.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
-        Ok(all)
+        entries(&self.0.store.list(keys::RUNBOOKS).await?.records)
     }
 
-    /// The runbook of a name, the newest version where none is given. Reads no other.
+    /// The runbook of a name, the newest version where none is given.
     pub async fn runbook(&self, wanted: &str) -> Result<(Loaded, Origin), Error> {
-        let (name, version) = match wanted.split_once('@') {
-            Some((name, version)) => (name, Some(number(wanted, version)?)),
-            None => (wanted, None),
-        };
-        let fits = |found: u32| version.is_none_or(|version| version == found);
-        let ours = built_in(name)?.filter(|ours| fits(ours.runbook.metadata.version));
-        let records = self.0.store.list(keys::RUNBOOKS).await?.records;
-        let pushed = records
-            .iter()
-            .filter_map(|record| Some((named(record)?, record)))
-            .filter(|((known, version), _)| known == name && fits(*version))
-            .max_by_key(|((_, version), _)| *version);
-        match (ours, pushed) {
-            (Some(ours), Some(((_, newest), _))) if ours.runbook.metadata.version > newest => {
-                Ok((ours, Origin::BuiltIn))
-            }
-            (_, Some((_, record))) => Ok((stored(record)?, Origin::Pushed)),
-            (Some(ours), None) => Ok((ours, Origin::BuiltIn)),
-            (None, None) => Err(no_such(wanted, &records)),
+        find(wanted, &self.0.store.list(keys::RUNBOOKS).await?.records)
+    }
+}
+
+/// Built in and pushed, by name and version. One that an earlier build took and this one refuses is named
+/// as such: it must not hide the others.
+fn entries(pushed: &[Record]) -> Result<Vec<Entry>, Error> {
+    let mut all = Vec::new();
+    for (name, text) in builtin::ALL {
+        all.push(Entry::of(&read(name, text)?, Origin::BuiltIn));
+    }
+    for record in pushed {
+        if let Some((name, version)) = named(record) {
+            all.push(Entry::stored(record, name, version)?);
         }
+    }
+    all.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+    Ok(all)
+}
+
+/// The one that is wanted. Judges no other.
+fn find(wanted: &str, pushed: &[Record]) -> Result<(Loaded, Origin), Error> {
+    let (name, version) = match wanted.split_once('@') {
+        Some((name, version)) => (name, Some(number(wanted, version)?)),
+        None => (wanted, None),
+    };
+    let fits = |found: u32| version.is_none_or(|version| version == found);
+    let ours = built_in(name)?.filter(|ours| fits(ours.runbook.metadata.version));
+    let newest = pushed
+        .iter()
+        .filter_map(|record| Some((named(record)?, record)))
+        .filter(|((known, version), _)| known == name && fits(*version))
+        .max_by_key(|((_, version), _)| *version);
+    match (ours, newest) {
+        (Some(ours), Some(((_, newest), _))) if ours.runbook.metadata.version > newest => {
+            Ok((ours, Origin::BuiltIn))
+        }
+        (_, Some((_, record))) => Ok((stored(record)?, Origin::Pushed)),
+        (Some(ours), None) => Ok((ours, Origin::BuiltIn)),
+        (None, None) => Err(no_such(wanted, pushed)),
     }
 }
 
@@ -215,4 +224,68 @@ fn number(wanted: &str, version: &str) -> Result<u32, Error> {
             "`{wanted}` names no version: write NAME@NUMBER, such as rollback-service@1"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Revision;
+
+    fn pushed(name: &str, version: u32, text: &str) -> Record {
+        let stored = StoredRunbook {
+            format: 1,
+            text: text.to_owned(),
+            digest: Digest::from("digest"),
+            pushed_by: "mei".to_owned(),
+        };
+        Record {
+            key: keys::runbook(name, &version.to_string()),
+            value: records::write(&stored),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: None,
+        }
+    }
+
+    /// A good runbook under this name and version.
+    fn good(name: &str, version: u32) -> Record {
+        let (ours, text) = builtin::ALL[0];
+        let text = text
+            .replacen(&format!("name: {ours}"), &format!("name: {name}"), 1)
+            .replacen("version: 1", &format!("version: {version}"), 1);
+        pushed(name, version, &text)
+    }
+
+    #[test]
+    fn one_that_this_build_refuses_hides_no_other() {
+        let all = [
+            good("ours", 1),
+            good("ours", 2),
+            pushed("old", 1, "kind: Runbook"),
+        ];
+        let (found, origin) = find("ours", &all).unwrap();
+        assert_eq!(
+            (found.runbook.metadata.version, origin),
+            (2, Origin::Pushed)
+        );
+        assert_eq!(find("ours@1", &all).unwrap().0.runbook.metadata.version, 1);
+        let refused = find("old", &all).unwrap_err().to_string();
+        assert!(refused.contains("old@1"), "{refused}");
+        let listed = entries(&all).unwrap();
+        let old = listed.iter().find(|entry| entry.name == "old").unwrap();
+        assert!(old.title.contains("refused by this build"), "{old:?}");
+        assert_eq!(listed.len(), 3 + builtin::ALL.len());
+    }
+
+    #[test]
+    fn a_newer_one_of_ours_goes_before_an_older_one_that_was_pushed() {
+        let (name, _) = builtin::ALL[0];
+        let (_, origin) = find(name, &[]).unwrap();
+        assert_eq!(origin, Origin::BuiltIn);
+        let (found, origin) = find(name, &[good(name, 7)]).unwrap();
+        assert_eq!(
+            (found.runbook.metadata.version, origin),
+            (7, Origin::Pushed)
+        );
+    }
 }

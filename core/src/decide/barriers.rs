@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Round, WaitingOn};
 use crate::ids::{TargetName, Timestamp};
-use crate::job::{Event, Target, TargetEvent, TargetState};
+use crate::job::{Target, TargetEvent, TargetState};
 use crate::outcome::Failure;
 
 impl Round<'_> {
@@ -55,8 +55,7 @@ impl Round<'_> {
     fn too_late(&mut self, target: &Target, timeout_ms: u64) {
         let name = &target.name;
         // Whoever was given up in this round is judged in the next.
-        let of_it = |event: &Event| matches!(event, Event::Target(of, _) if of == name);
-        if target.late || self.out.events.iter().any(of_it) {
+        if target.late || self.touched.contains(name) {
             return;
         }
         let failure = Failure::new(

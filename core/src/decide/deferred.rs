@@ -2,7 +2,7 @@
 
 use super::{Round, WaitingOn};
 use crate::ids::{TargetName, Timestamp};
-use crate::job::{Rest, Target, TargetEvent, TargetState};
+use crate::job::{HeldBy, Rest, Target, TargetEvent, TargetState};
 use crate::plan::Disposition;
 
 impl Round<'_> {
@@ -58,8 +58,9 @@ impl Round<'_> {
             return;
         }
         let target = name.clone();
-        match self.inventory.late_locks.get(name).cloned() {
-            Some((object, by)) => self.wait(WaitingOn::Lock { object, target, by }),
+        let held = self.job.target(name).late_lock;
+        match held.filter(|_| self.inventory.late_locks.contains(name)) {
+            Some(HeldBy { object, by }) => self.wait(WaitingOn::Lock { object, target, by }),
             None => {
                 self.out.reads.plan.insert(name.clone());
                 self.wait(WaitingOn::LatePlan { target });

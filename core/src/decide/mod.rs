@@ -79,6 +79,7 @@ pub fn decide(job: &Job, inventory: &Inventory, now: Timestamp) -> Decision {
         now,
         out: Decision::default(),
         said: BTreeSet::new(),
+        touched: BTreeSet::new(),
         spends: false,
     };
     if job.header.state.is_ended() {
@@ -119,6 +120,8 @@ struct Round<'a> {
     out: Decision,
     /// The reasons among them, since one may come from many targets.
     said: BTreeSet<WaitingOn>,
+    /// Whom the events are about.
+    touched: BTreeSet<TargetName>,
     /// Set once this round spends of the budget: what is left of it is known when that is committed.
     spends: bool,
 }
@@ -129,6 +132,7 @@ impl Round<'_> {
             event,
             TargetEvent::Lost { .. } | TargetEvent::LeftOut { .. } | TargetEvent::TooLate { .. }
         );
+        self.touched.insert(target.clone());
         self.out.events.push(Event::Target(target.clone(), event));
     }
 

@@ -309,6 +309,24 @@ fn a_remedy_within_its_budget_helps_the_others_and_names_the_one() {
 }
 
 #[test]
+fn a_reason_that_many_targets_give_is_said_once_with_their_number() {
+    let mut plan = Plan::clone(&job(runbook("remedy", json!(0))).plan);
+    for (name, part) in &mut plan.parts {
+        let why = match name.region() {
+            "a" => "`from` is left out; runs shop:v2".to_owned(),
+            _ => format!("{name} is another"),
+        };
+        part.disposition = Disposition::Refused { why, hint: None };
+    }
+    let expected = [
+        "2 targets (a/1 (simulated), a/2 (simulated)): `from` is left out; runs shop:v2",
+        "b/1 (simulated): b/1 is another",
+        "b/2 (simulated): b/2 is another",
+    ];
+    assert_eq!(plan.refusals(), expected);
+}
+
+#[test]
 fn drift_anywhere_refuses_a_change_before_anything_is_touched() {
     let mut job = job(runbook("change", json!(0)));
     let mut inventory = inventory();

@@ -15,8 +15,8 @@ use crate::ids::{Digest, JobId, PlanId, RequestId, TargetName, Timestamp};
 use crate::plan::{Disposition, ObjectRef, Plan, RunbookRef, TargetPart};
 use crate::soak::SoakProgress;
 pub use target::{
-    Commitment, Direction, IllegalTransition, Report, Resolution, Rest, Target, TargetEvent,
-    TargetFailure, TargetState, Unheard, Verdict,
+    Commitment, Direction, HeldBy, IllegalTransition, Report, Resolution, Rest, Target,
+    TargetEvent, TargetFailure, TargetState, Unheard, Verdict,
 };
 pub use wishes::{Pointless, Request, Wish};
 

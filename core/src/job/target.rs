@@ -23,8 +23,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{Attempt, Fence, JournalId, StepId, TargetName, Timestamp};
+use crate::ids::{Attempt, Fence, JobId, JournalId, StepId, TargetName, Timestamp};
 use crate::outcome::{DRIFT, Failure, SegmentOutcome, StepState};
+use crate::plan::ObjectRef;
 
 /// What is known of a target. A record of its own in the store; a target without one is `NotStarted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Target {
     /// Outputs of steps whose state does not show them any more, for another try of their undo.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<StepId, Value>,
+    /// What kept it from being planned when its agent returned: another job's lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_lock: Option<HeldBy>,
     /// Set when this target alone is to stop at its next safe point (it came too late to a barrier).
     pub late: bool,
     /// True while the agent rests at a safe point because it was told to hold or has no permit.
@@ -71,6 +75,16 @@ pub struct Commitment {
     pub journal: JournalId,
     /// When it was first committed, by the leader's clock.
     pub at: Timestamp,
+}
+
+/// An object that another job holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeldBy {
+    /// Which.
+    pub object: ObjectRef,
+    /// Who holds it.
+    pub by: JobId,
 }
 
 /// Why a target failed.
@@ -287,6 +301,8 @@ pub enum TargetEvent {
         /// Since when.
         since: Timestamp,
     },
+    /// Its agent is back and has planned it, and another job holds what it would write.
+    LateLocked(HeldBy),
     /// Another job's work stands here, and this one is to put it back.
     TakenOver {
         /// The other job's steps as they ended.
@@ -373,6 +389,7 @@ impl Target {
             failure: None,
             skipped: None,
             outputs: BTreeMap::new(),
+            late_lock: None,
             late: false,
             parked: false,
             observe: false,
@@ -457,6 +474,7 @@ impl Target {
                 self.state = T::Rest(Rest::Changed);
             }
             (T::NotStarted, E::Deferred { since }) => self.state = T::Deferred { since },
+            (T::Deferred { .. }, E::LateLocked(held)) => self.late_lock = Some(held),
             (T::NotStarted | T::Deferred { .. }, E::LeftOut { failure }) => {
                 self.failure = Some(TargetFailure {
                     step: None,
@@ -592,6 +610,7 @@ impl Target {
         self.commitment = Some(commitment);
         self.parked = false;
         self.late = false;
+        self.late_lock = None;
         self.observe = false;
     }
 

@@ -173,22 +173,27 @@ impl Plan {
         }
     }
 
-    /// The reasons why no job can be made of it; empty when it is ready.
+    /// The reasons why no job can be made of it; empty when it is ready. A reason that many targets give
+    /// is said once, with how many and the first of them: so what runs where can be read off a plan that
+    /// is refused everywhere.
     pub fn refusals(&self) -> Vec<String> {
-        let refused = self
-            .parts
-            .values()
-            .filter_map(|part| match &part.disposition {
-                Disposition::Refused { why, .. } => {
-                    let simulated = if part.simulated { " (simulated)" } else { "" };
-                    Some(format!("{}{simulated}: {why}", part.target))
-                }
-                Disposition::Run
-                | Disposition::Unchanged { .. }
-                | Disposition::Deferred { .. }
-                | Disposition::Skipped { .. } => None,
-            });
-        refused.collect()
+        let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        for part in self.parts.values() {
+            let Disposition::Refused { why, .. } = &part.disposition else {
+                continue;
+            };
+            let simulated = if part.simulated { " (simulated)" } else { "" };
+            let name = format!("{}{simulated}", part.target);
+            let place = *places.entry(why).or_insert(reasons.len());
+            match reasons.get_mut(place) {
+                Some((_, names)) => names.push(name),
+                None => reasons.push((why, vec![name])),
+            }
+        }
+        let said = reasons.into_iter();
+        said.map(|(why, names)| format!("{}: {why}", some_of(&names)))
+            .collect()
     }
 
     /// The phase that runs. Plans of today's runbooks have exactly one.
@@ -219,6 +224,20 @@ impl Plan {
     /// True when the digest is the one of the content.
     pub fn is_whole(&self) -> bool {
         self.digest == digest(&self.scope, &self.parts)
+    }
+}
+
+/// One by its name; more by their number and the first names.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    if let [one] = names {
+        return one.clone();
+    }
+    let (count, first) = (names.len(), names.iter().take(SHOWN));
+    let first: Vec<&str> = first.map(String::as_str).collect();
+    match count.saturating_sub(first.len()) {
+        0 => format!("{count} targets ({})", first.join(", ")),
+        more => format!("{count} targets ({} and {more} more)", first.join(", ")),
     }
 }
 

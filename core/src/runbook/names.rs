@@ -2,7 +2,7 @@
 //!
 //! CEL brings no checker. This file reads off a parsed expression what can be judged without evaluating it: dotted names
 //! such as `steps.now.outputs.found`, functions, and a result that is plainly no bool. Variables of `exists`, `map` and
-//! the like are the expression's own and no names. What is behind an index (`a["b"]`) is not followed.
+//! the like are the expression's own and no names. An index that is itself computed is not followed.
 
 use std::ops::Range;
 
@@ -97,6 +97,17 @@ fn segments(expression: &Expr) -> Option<Vec<&str>> {
     }
 }
 
+/// `operand["field"]`, which says the same as `operand.field`.
+fn index(call: &CallExpr) -> Option<(&IdedExpr, &str)> {
+    match (call.func_name.as_str(), &call.args[..]) {
+        ("_[_]", [operand, field]) => match &field.expr {
+            Expr::Literal(LiteralValue::String(field)) => Some((operand, field.inner())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     program: &'a cel::Program,
@@ -110,6 +121,7 @@ impl<'a> Reader<'a> {
         match &node.expr {
             Expr::Ident(_) => self.path(node, Vec::new()),
             Expr::Select(_) => self.path(node, Vec::new()),
+            Expr::Call(call) if index(call).is_some() => self.path(node, Vec::new()),
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(inner) => self.comprehension(inner),
             Expr::List(list) => list.elements.iter().for_each(|item| self.read(item)),
@@ -125,6 +137,12 @@ impl<'a> Reader<'a> {
             Expr::Select(select) => {
                 fields.push(&select.field);
                 self.path(&select.operand, fields);
+            }
+            Expr::Call(call) if index(call).is_some() => {
+                if let Some((operand, field)) = index(call) {
+                    fields.push(field);
+                    self.path(operand, fields);
+                }
             }
             Expr::Ident(root) if root.starts_with('@') || self.own.contains(&root.as_str()) => {}
             Expr::Ident(root) => {
@@ -229,6 +247,10 @@ mod tests {
         assert_eq!(
             paths("'ä' == params.a && has(params.b)"),
             ["params.a", "params.b"]
+        );
+        assert_eq!(
+            paths("steps['a'].outputs[\"b\"] == 1"),
+            ["steps.a.outputs.b"]
         );
         assert_eq!(
             paths("steps.a.outputs.images[0].size() > 0"),

@@ -213,10 +213,9 @@ impl World {
         }
         let known = &self.job.target(&order.target).steps;
         let segments = &self.job.plan.phase().segments;
-        let steps = segments[order.segment].steps.iter();
-        let first = steps
-            .filter(|planned| !known.get(&planned.step.id).is_some_and(StepState::is_done))
-            .next()?;
+        let mut steps = segments[order.segment].steps.iter();
+        let is_done = |id: &StepId| known.get(id).is_some_and(StepState::is_done);
+        let first = steps.find(|planned| !is_done(&planned.step.id))?;
         let writes = first.step.uses.effect() == Effect::Write;
         Some((first.step.id.clone(), writes))
     }

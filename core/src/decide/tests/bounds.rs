@@ -6,7 +6,7 @@ use super::*;
 use crate::decide::WaitingOn;
 use crate::ids::Attempt;
 use crate::inventory::Turn;
-use crate::job::{Request, StopCause, Wish};
+use crate::job::{HeldBy, Request, StopCause, Wish};
 use crate::plan::ObjectRef;
 
 fn name(text: &str) -> TargetName {
@@ -382,8 +382,11 @@ fn a_late_plan_waits_for_a_lock_by_name_and_for_an_answer_no_longer_than_a_day()
         namespace: "shop".into(),
         name: "shop".into(),
     };
-    let held = (object, JobId::from("j-2"));
-    inventory.late_locks.insert(name("a/1"), held);
+    rest_at(&mut job, &inventory, NOW);
+    let by = JobId::from("j-2");
+    let held = TargetEvent::LateLocked(HeldBy { object, by });
+    job.apply(Event::Target(name("a/1"), held)).unwrap();
+    inventory.late_locks.insert(name("a/1"));
     let waiting = rest_at(&mut job, &inventory, NOW);
     assert!(said(&waiting).contains("held by job j-2"), "{waiting:?}");
     assert!(decide(&job, &inventory, NOW).reads.plan.is_empty());

@@ -5,6 +5,7 @@
 //! | [`steps`] | ids, what a part may do, retries, undo |
 //! | [`inputs`] | `with` against the catalogue |
 //! | [`expressions`] | the names in conditions and `${ }` against steps, outputs and parameters |
+//! | [`paths`] | what a dotted name stands for |
 //! | [`rollout`] | waves, soaks, policies |
 //! | [`schema`] | `params` as a JSON Schema |
 //!
@@ -13,6 +14,7 @@
 
 mod expressions;
 mod inputs;
+mod paths;
 mod rollout;
 mod schema;
 mod steps;
