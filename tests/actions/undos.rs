@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aldis_agent::actions::{Actions, Observed, Progress, Trouble};
+use aldis_tests::fleet::cluster::kubeconfig::render;
 use aldis_tests::fleet::ready::eventually;
 use anyhow::ensure;
 use kube::api::{Patch, PatchParams};
@@ -85,29 +86,50 @@ async fn a_request_that_may_still_land_is_shut_out_before_nothing_is_called_back
     assert_eq!(world.seen("undo-late-request").await.images, ["shop:v2"]);
 }
 
+/// A change of the image by somebody else, made before this returns, from within a call that cannot wait.
+fn change_at_once(kubeconfig: String, namespace: &'static str, image: &'static str) {
+    let changed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let kubeconfig = kube::config::Kubeconfig::from_yaml(&kubeconfig)?;
+            let options = kube::config::KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+            let admin = kube::Client::try_from(config)?;
+            let container = json!({"name": "app", "image": image});
+            let change = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+            let healer = PatchParams {
+                field_manager: Some("healer".to_owned()),
+                ..PatchParams::default()
+            };
+            kube::Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(admin, namespace)
+                .patch("shop", &healer, &Patch::Strategic(change))
+                .await?;
+            anyhow::Ok(())
+        })
+    });
+    changed.join().expect("it ends").expect("changed");
+}
+
 #[tokio::test]
-async fn an_undo_that_something_reverts_at_once_is_not_called_back() {
+async fn an_undo_that_something_reverts_before_the_first_look_is_not_called_back() {
     let world = world().await;
     released(&world, "undo-healed").await;
     let call = set_image("undo-healed", "shop:v3");
     let (before, applied) = world.run(&call).await.unwrap();
     world.settled("undo-healed").await;
-    let healing = async {
-        loop {
-            if world.seen("undo-healed").await.images != ["shop:v3"] {
-                world.interfere_with_image("undo-healed", "shop:v3").await;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let admin = render(&[world.cluster.entry("admin")]);
+    let healing = Progress::new(move |line| {
+        if line.ends_with("pod template put back") {
+            change_at_once(admin.clone(), "undo-healed", "shop:v3");
         }
-    };
+    });
     let effect = effect(&call, &before, Some(&applied));
-    let undone = tokio::select! {
-        undone = world.undo(&call, &effect) => undone,
-        () = healing => unreachable!("it goes on for ever"),
-    };
+    let undone = world.actor.undo(&back(&call), &effect, &healing).await;
     let told = failure(undone.unwrap_err());
     assert_eq!(told.kind, "drift");
-    assert!(told.cause.contains("by mei at"), "{told}");
+    assert!(told.cause.contains("by healer at"), "{told}");
 }
 
 #[tokio::test]
