@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -106,13 +106,20 @@ impl Connector {
             let _ = stream.set_nodelay(true);
             let name = ServerName::try_from(server.host.clone())
                 .map_err(|_| unreachable("this is no name of a server".to_owned()))?;
-            TlsConnector::from(self.tls.config.clone())
-                .connect(name, stream)
-                .await
-                .map_err(|error| match alert_in(&error) {
-                    Some(inner) => tls::explain(inner, &server.to_string(), &self.tls.about),
-                    None => unreachable(format!("the TLS handshake broke off: {}", plain(&error))),
-                })
+            let broke = |error: io::Error| match alert_in(&error) {
+                Some(inner) => tls::explain(inner, &server.to_string(), &self.tls.about),
+                None => unreachable(format!("the TLS handshake broke off: {}", plain(&error))),
+            };
+            let connector = TlsConnector::from(self.tls.config.clone());
+            let mut stream = connector.connect(name, stream).await.map_err(broke)?;
+            // With TLS 1.3 a server judges our certificate after the handshake, and closes. Had we sent a
+            // call meanwhile, its reason would be lost: the kernel throws it away with the bytes that
+            // nobody read. So we wait for its first word, which HTTP/2 servers say at once.
+            match stream.fill_buf().await {
+                Ok([]) => Err(unreachable("it ended the connection at once".to_owned())),
+                Ok(_) => Ok(stream),
+                Err(error) => Err(broke(error)),
+            }
         };
         match tokio::time::timeout(PER_SERVER, handshake).await {
             Ok(result) => result,
@@ -157,8 +164,7 @@ fn alert_in(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// A stream that remembers why TLS ended it: with TLS 1.3 a server refuses our certificate only after
-/// the handshake, in the first bytes we read.
+/// A stream that remembers why TLS ended it, such as a certificate that is revoked meanwhile.
 pub(super) struct Watched {
     stream: TlsStream<TcpStream>,
     server: String,
