@@ -1,6 +1,6 @@
 //! `aldis logs`: what the agents wrote while they worked on a job, merged by time, the target first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aldis_core::ids::{TargetName, Timestamp};
@@ -65,6 +65,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
         zone: app.zone(),
         read: BTreeMap::new(),
         gaps: 0,
+        unread: BTreeSet::new(),
         batch: Vec::new(),
     };
     let mut backoff = Backoff::default();
@@ -84,7 +85,7 @@ pub async fn run(app: &App, args: &Args) -> Result<Exit, Error> {
     }
     reader.flush();
     // Lines that could not be read were named; silence about them would be a lie.
-    Ok(if reader.gaps == 0 {
+    Ok(if reader.gaps == 0 && reader.unread.is_empty() {
         Exit::Ok
     } else {
         Exit::Other
@@ -136,7 +137,10 @@ struct Reader<'a> {
     zone: TimeZone,
     /// Highest number read of each target, so that a stream that is opened again shows nothing twice.
     read: BTreeMap<String, u64>,
+    /// Lines that are lost.
     gaps: usize,
+    /// Targets that could not be read when they were last asked.
+    unread: BTreeSet<String>,
     batch: Vec<Entry>,
 }
 
@@ -170,7 +174,10 @@ impl Reader<'_> {
                     };
                     self.line(sequence, entry);
                 }
-                Some(LogEvent::Gap { target, reason }) => self.gap(&target, &reason),
+                Some(LogEvent::Gap { target, reason }) => {
+                    self.say(&target, &reason);
+                    self.unread.insert(target);
+                }
                 None => return Ok(()),
             }
             if self.app.printer.is_closed() {
@@ -186,12 +193,12 @@ impl Reader<'_> {
         }
         let missing = sequence.saturating_sub(*last + 1);
         *last = sequence;
+        // It can be read again; what was written meanwhile comes first, or is missing.
+        self.unread.remove(&entry.target);
         if missing > 0 {
-            let target = entry.target.clone();
-            self.gap(
-                &target,
-                &format!("{missing} lines are missing before line {sequence}"),
-            );
+            self.gaps += 1;
+            let what = format!("{missing} lines are missing before line {sequence}");
+            self.say(&entry.target, &what);
         }
         if self
             .args
@@ -218,8 +225,7 @@ impl Reader<'_> {
         self.batch.drain(..surplus);
     }
 
-    fn gap(&mut self, target: &str, reason: &str) {
-        self.gaps += 1;
+    fn say(&self, target: &str, reason: &str) {
         let line = Line::of(Tone::Warn, "! ").with(Tone::Strong, self.name(target));
         self.app.printer.note([line.and(format!("  {reason}"))]);
     }
@@ -373,6 +379,37 @@ mod tests {
             said,
             [("registry has v2", 2), ("ready", 1), ("registry has v2", 1)]
         );
+    }
+
+    #[test]
+    fn what_is_read_on_after_all_is_no_gap_and_a_number_that_is_left_out_is_one() {
+        let app = App::new(crate::cli::Global::default());
+        let job = crate::render::sample::job(crate::render::sample::plan(&["a/1"]));
+        let view = crate::render::sample::view(&job, &[], 0);
+        let args = Args {
+            job: "j".into(),
+            follow: true,
+            targets: vec![],
+            failed: false,
+            step: None,
+            tail: None,
+            timestamps: false,
+            fold_same: false,
+        };
+        let mut reader = Reader {
+            app: &app,
+            args: &args,
+            view: &view,
+            zone: TimeZone::UTC,
+            read: BTreeMap::new(),
+            gaps: 0,
+            unread: BTreeSet::from(["a/1".to_owned()]),
+            batch: Vec::new(),
+        };
+        reader.line(1, entry("a/1", 1, "one"));
+        assert_eq!((reader.gaps, reader.unread.len()), (0, 0));
+        reader.line(3, entry("a/1", 2, "three"));
+        assert_eq!(reader.gaps, 1);
     }
 
     #[test]
