@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Where the cache keeps the linter of the wire; one on PATH of another version is not used before it.
 BUF := buf-1.75.0
 
-.PHONY: demo fleet-up fleet-down test check bench binaries prerequisites programs proto-check proto-baseline deny
+.PHONY: demo fleet-up fleet-down test check lint bench binaries prerequisites programs proto-check proto-baseline deny
 
 ## demo: a bad release is taken out of four real clusters, and one that cannot start is put back
 ## (CLUSTERS=2 for a small machine, STORE=embedded for a control plane without etcd)
@@ -25,15 +25,17 @@ programs: prerequisites binaries
 	@$(CARGO) build --workspace --bins --locked
 
 ## test: everything that must hold before a change lands
-test: prerequisites binaries check proto-check deny
+test: prerequisites binaries lint proto-check deny
 	$(CARGO) test --workspace --no-fail-fast
 
 ## check: format, lints, docs, unit tests (under a minute when warm)
-check: prerequisites
+check: lint
+	$(CARGO) test --workspace --lib --locked --quiet
+
+lint: prerequisites
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --workspace --no-deps --locked --quiet
-	$(CARGO) test --workspace --lib --locked --quiet
 
 ## bench: figures beside their limits; FIGURES="submissions command" for some of them
 bench: prerequisites binaries

@@ -32,10 +32,10 @@ pub struct Programs {
 impl Programs {
     /// Installs them into `bin` of a fleet's folder.
     pub async fn install(folder: &Folder, source: Source) -> anyhow::Result<Self> {
-        let built = beside_me()?;
-        if source == Source::BuiltWithCrashPoints {
-            build(&built).await?;
-        }
+        let built = match source {
+            Source::BesideMe => beside_me()?,
+            Source::BuiltWithCrashPoints => build_with_crash_points().await?,
+        };
         let bin = folder.make_below("bin")?;
         for name in NAMES {
             let from = built.join(name);
@@ -125,8 +125,10 @@ fn beside_me() -> anyhow::Result<PathBuf> {
     Ok(profile.context("a profile has a folder")?.to_owned())
 }
 
-/// The features of dependencies are the same as in `cargo test --workspace`, so little is built twice.
-async fn build(profile: &Path) -> anyhow::Result<()> {
+/// Builds all of them as the sources are, with crash points, into the folder that this test was built into; that
+/// folder. The features of dependencies are the same as in `cargo test --workspace`, so little is built twice.
+pub async fn build_with_crash_points() -> anyhow::Result<PathBuf> {
+    let profile = beside_me()?;
     let target = profile
         .parent()
         .context("a profile is in a target folder")?;
@@ -135,17 +137,8 @@ async fn build(profile: &Path) -> anyhow::Result<()> {
     command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .args(["build", "--quiet", "--locked", "--bins"])
-        .args([
-            "-p",
-            "aldis",
-            "-p",
-            "aldis-agent",
-            "-p",
-            "aldis-control-plane",
-            "-p",
-            "aldis-proto",
-        ])
-        .args(["--features", "aldis-proto/failpoints"])
+        .args(NAMES.iter().flat_map(|name| ["-p", name]))
+        .args(["-p", "aldis-proto", "--features", "aldis-proto/failpoints"])
         .arg("--target-dir")
         .arg(target);
     if profile.ends_with("release") {
@@ -158,5 +151,5 @@ async fn build(profile: &Path) -> anyhow::Result<()> {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    Ok(())
+    Ok(profile)
 }
