@@ -5,13 +5,15 @@
 
 use std::task::{Context, Poll};
 
+use tokio::task::futures::TaskLocalFuture;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::instrument::Instrumented;
-use tracing::{Instrument, Span, field, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use crate::grpc::status::not_allowed;
 use crate::identity::{Identity, Peer};
+use crate::trace;
 
 /// A kind of identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ where
     type Error = S::Error;
     type Future = futures::future::Either<
         std::future::Ready<Result<S::Response, S::Error>>,
-        Instrumented<S::Future>,
+        TaskLocalFuture<Option<String>, Instrumented<S::Future>>,
     >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -102,9 +104,11 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         match admit(request.extensions().get::<Peer>(), request.uri().path()) {
             Ok(identity) => {
-                let call = span(&request, &identity);
+                let trace = trace::of(request.headers());
+                let call = span(&request, &identity, trace.as_deref());
                 request.extensions_mut().insert(identity);
-                futures::future::Either::Right(self.inner.call(request).instrument(call))
+                let called = self.inner.call(request).instrument(call);
+                futures::future::Either::Right(trace::under(trace, called))
             }
             Err(status) => {
                 futures::future::Either::Left(std::future::ready(Ok(status.into_http())))
@@ -114,21 +118,9 @@ where
 }
 
 /// Stands before whatever is logged of a call: who called what, and under which trace of the command line.
-fn span<B>(request: &http::Request<B>, identity: &Identity) -> Span {
+fn span<B>(request: &http::Request<B>, identity: &Identity, trace: Option<&str>) -> Span {
     let method = request.uri().path();
-    let call = info_span!("call", method, %identity, trace = field::Empty);
-    if let Some(trace) = trace(request.headers()) {
-        call.record("trace", trace);
-    }
-    call
-}
-
-/// The trace that the command line began: the 32 digits of its `traceparent`.
-pub fn trace(headers: &http::HeaderMap) -> Option<String> {
-    let header = headers.get("traceparent")?.to_str().ok()?;
-    let id = header.split('-').nth(1)?;
-    let readable = id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit());
-    readable.then(|| id.to_ascii_lowercase())
+    info_span!("call", method, %identity, trace)
 }
 
 fn admit(peer: Option<&Peer>, path: &str) -> Result<Identity, Status> {

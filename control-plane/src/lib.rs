@@ -24,5 +24,6 @@ pub mod sessions;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 pub mod turns;
 pub mod view;

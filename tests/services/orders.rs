@@ -16,6 +16,8 @@ use crate::by_hand::{ByHand, SOON, Who, shown};
 
 const ONE: &str = "eu-west/prod-1";
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 const LOOK: &str = "apiVersion: aldis.dev/v1alpha1
 kind: Runbook
 metadata: {name: look, version: 1}
@@ -46,6 +48,14 @@ async fn refuse_all(mut agent: ByHand, refused: mpsc::UnboundedSender<()>) {
     }
 }
 
+fn traced<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let metadata = request.metadata_mut();
+    metadata.insert("traceparent", parent.parse().unwrap());
+    request
+}
+
 async fn submit(jobs: &mut JobServiceClient<Channel>) -> String {
     let source = v1::RunbookSource {
         file: "look.yaml".into(),
@@ -55,7 +65,7 @@ async fn submit(jobs: &mut JobServiceClient<Channel>) -> String {
         runbook: Some(v1::plan_request::Runbook::Source(source)),
         ..v1::PlanRequest::default()
     };
-    let mut answers = jobs.plan(request).await.unwrap().into_inner();
+    let mut answers = jobs.plan(traced(request)).await.unwrap().into_inner();
     let plan: PlanView = loop {
         let answer = answers.message().await.unwrap().unwrap();
         if let Some(v1::plan_response::Message::Plan(plan)) = answer.message {
@@ -66,7 +76,7 @@ async fn submit(jobs: &mut JobServiceClient<Channel>) -> String {
         plan: plan.plan.id.to_string(),
         ..v1::SubmitRequest::default()
     };
-    jobs.submit(request).await.unwrap().into_inner().job
+    jobs.submit(traced(request)).await.unwrap().into_inner().job
 }
 
 async fn waits_for(jobs: &mut JobServiceClient<Channel>, job: &str, words: &str) {
@@ -108,4 +118,36 @@ async fn an_order_that_its_agent_refuses_is_shown_in_its_words_and_sent_again() 
         let again = tokio::time::timeout(SOON, refusals.recv()).await;
         again.expect("it is sent again").unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_trace_of_the_command_line_reaches_the_agent_with_every_question_and_order() {
+    let plane = Plane::start().await.unwrap();
+    let mut agent = Who::new(ONE).register_with(&plane).await;
+    agent.is_granted().await.unwrap();
+    let following = tokio::spawn(async move {
+        let mut traces = Vec::new();
+        loop {
+            match agent.frame().await.unwrap() {
+                In::Ask(ask) => {
+                    agent.answer(&ask).await;
+                    traces.push(ask.trace);
+                }
+                In::Order(order) => {
+                    let order: Assignment = parse(order.assignment.as_ref(), "assignment").unwrap();
+                    traces.push(order.trace.unwrap_or_default());
+                    return traces;
+                }
+                _ => {}
+            }
+        }
+    });
+    let channel = plane.connect(&Request::user("mei")).await.unwrap();
+    submit(&mut JobServiceClient::new(channel)).await;
+    let traces = tokio::time::timeout(SOON, following)
+        .await
+        .unwrap()
+        .unwrap();
+    // Planned, asked for drift, ordered.
+    assert_eq!(traces, [TRACE; 3]);
 }

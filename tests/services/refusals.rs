@@ -223,12 +223,16 @@ async fn a_replica_that_cannot_see_the_store_answers_nothing_of_what_it_remember
         .unwrap();
     etcd.freeze().unwrap();
     // What it knows is proved for a while yet; this ends when that is over.
-    let refused = loop {
-        if let Err(refused) = fleet.list_agents(ListAgentsRequest::default()).await {
-            break refused;
+    let until_refused = async {
+        loop {
+            if let Err(refused) = fleet.list_agents(ListAgentsRequest::default()).await {
+                return refused;
+            }
         }
     };
+    let refused = tokio::time::timeout(crate::by_hand::SOON, until_refused).await;
     etcd.thaw().unwrap();
+    let refused = refused.expect("it answers nothing any more");
     assert_eq!((refused.code(), exit(&refused)), (Code::Unavailable, "12"));
 }
 

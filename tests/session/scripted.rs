@@ -350,6 +350,7 @@ impl Session {
             id: 5,
             timeout_ms: 5000,
             question: Some(document(question)),
+            trace: String::new(),
         }))
         .await;
         self.find(|frame| match frame {

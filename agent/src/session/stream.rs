@@ -12,7 +12,7 @@ use aldis_proto::v1::session_request::Message as Out;
 use aldis_proto::v1::session_response::Message as In;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::lines;
 use super::open::Stream;
@@ -240,7 +240,8 @@ impl Stream {
         let (parts, outgoing) = (parts.clone(), self.outgoing.clone());
         let questions = self.pace.questions.clone();
         let within = Duration::from_millis(ask.timeout_ms);
-        tokio::spawn(async move {
+        let span = tracing::info_span!("question", trace = ask.trace);
+        let answering = async move {
             let question = parse::<Question>(ask.question.as_ref(), "ask.question");
             let answered = async {
                 let question = match question {
@@ -275,7 +276,8 @@ impl Stream {
                     })
                     .await;
             }
-        });
+        };
+        tokio::spawn(answering.instrument(span));
     }
 
     fn open_lines(&self, parts: &Parts, open: v1::OpenLogs) {

@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use super::status::{self, unreadable};
-use super::{fresh, trace, user};
+use super::{fresh, user};
 use crate::services::{Asked, Error, Filter, Progress, Services, Submission, Wanted};
+use crate::trace;
 
 /// Answers of a plan that may wait for a slow reader; progress beyond it is not shown.
 const ANSWERS: usize = 256;
@@ -73,7 +74,7 @@ impl JobService for JobServer {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        let (by, trace) = (user(&request)?, trace(&request));
+        let (by, trace) = (user(&request)?, trace::current());
         let request = request.into_inner();
         let submission = Submission {
             plan: request.plan,
@@ -282,6 +283,7 @@ where
         // Whoever asked may have left; the plan is kept for them.
         let _ = answer.send(planned).await;
     };
-    tokio::spawn(plan_and_answer.in_current_span());
+    let carried = trace::under(trace::current(), plan_and_answer);
+    tokio::spawn(carried.in_current_span());
     seen.chain(ReceiverStream::new(answered)).boxed()
 }

@@ -40,8 +40,3 @@ fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
 fn user<T>(request: &Request<T>) -> Result<String, Status> {
     Ok(caller(request)?.to_string())
 }
-
-/// The trace that the command line began.
-fn trace<T>(request: &Request<T>) -> Option<String> {
-    crate::authorization::trace(request.metadata().as_ref())
-}

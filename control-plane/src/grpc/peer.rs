@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::status::unreadable;
 use crate::agents::AskError;
 use crate::sessions::Sessions;
+use crate::trace;
 
 /// Longest that one hop may wait, whatever the asker says.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ impl PeerService for PeerServer {
         let asked = self
             .sessions
             .ask_here(&target, Some(request.generation), &question, within);
+        let asked = trace::under(trace::read(&request.trace), asked);
         let result = match asked.await {
             Ok(answer) => Answered::Answer(document(&answer)),
             Err(AskError::Refused { problem }) => Answered::Error(problem),

@@ -22,6 +22,7 @@ use crate::presence;
 use crate::records::{self, Lock, PlanPart};
 use crate::store::{Commit, Key, Precondition, Write};
 use crate::telemetry::chain;
+use crate::trace;
 
 /// How long an agent may take for an answer: longer than any read it makes, API server included.
 pub(super) const ASK_WITHIN: Duration = Duration::from_secs(20);
@@ -77,7 +78,7 @@ impl Term<'_> {
         }
         let (agents, answers) = (self.parts.agents.clone(), self.answers.clone());
         let target = target.clone();
-        tokio::spawn(async move {
+        let asking = async move {
             let is_drift = matches!(question, Question::Drift { .. });
             let answer = agents.ask(&target, question, ASK_WITHIN).await;
             let answered = if is_drift {
@@ -95,7 +96,8 @@ impl Term<'_> {
             };
             // Without a receiver the term is over.
             let _ = answers.send(answered).await;
-        });
+        };
+        tokio::spawn(trace::under(job.header.trace.clone(), asking));
     }
 
     fn soak(&mut self, job: &Job, wanted: &SoakWanted) {
@@ -133,7 +135,7 @@ impl Term<'_> {
             .collect();
         let (agents, answers, wave) =
             (self.parts.agents.clone(), self.answers.clone(), wanted.wave);
-        tokio::spawn(async move {
+        let reading = async move {
             let round = read_all(agents, questions).await;
             // Without a receiver the term is over.
             let _ = answers
@@ -143,7 +145,8 @@ impl Term<'_> {
                     round,
                 })
                 .await;
-        });
+        };
+        tokio::spawn(trace::under(job.header.trace.clone(), reading));
     }
 
     /// Takes answers in, lists first: they are many after a failover, and everything waits for them.

@@ -341,3 +341,200 @@ fn deletion(record: &Record) -> Commit {
         writes: vec![Write::delete(record.key.clone())],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use aldis_core::inventory::Limits;
+    use aldis_core::job::Header;
+    use futures::stream::BoxStream;
+
+    use super::*;
+    use crate::agents::{AgentFacts, Agents, AskError, Logged};
+    use crate::clock::SystemClock;
+    use crate::jobs::Plans;
+    use crate::leader::Settings;
+    use crate::leadership::{self, Leader, Leadership, Role};
+    use crate::records::PlanPart;
+    use crate::store::Store;
+    use crate::store::embedded::Embedded;
+    use crate::turns::Turns;
+    use crate::view::View;
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Agents for Nobody {
+        async fn ask(
+            &self,
+            target: &aldis_core::ids::TargetName,
+            _: aldis_core::question::Question,
+            _: Duration,
+        ) -> Result<aldis_core::question::Answer, AskError> {
+            let target = target.clone();
+            Err(AskError::Absent { target })
+        }
+
+        async fn logs(
+            &self,
+            target: &aldis_core::ids::TargetName,
+            _: &JobId,
+            _: u64,
+            _: bool,
+        ) -> Result<BoxStream<'static, Logged>, AskError> {
+            let target = target.clone();
+            Err(AskError::Absent { target })
+        }
+
+        fn fleet(&self) -> Vec<AgentFacts> {
+            vec![]
+        }
+    }
+
+    fn sample<T: serde::de::DeserializeOwned>(name: &str) -> T {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/records/v1");
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let mut samples: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        serde_json::from_value(samples.remove(0)).unwrap()
+    }
+
+    struct Bench {
+        store: Arc<dyn Store>,
+        sweep: Sweep,
+        _leadership: Leadership,
+    }
+
+    impl Bench {
+        async fn new(folder: &Path) -> Self {
+            let clock = Arc::new(SystemClock);
+            let kept = Embedded::open(&folder.join("state"), clock.clone()).unwrap();
+            let store: Arc<dyn Store> = Arc::new(kept);
+            let view = View::start(store.clone(), clock.clone());
+            let plans = Arc::new(Plans::new(store.clone()));
+            let leader = Leader {
+                replica: "cp-1".into(),
+                boot_id: "boot".into(),
+                address: "localhost:1".into(),
+            };
+            let settings = leadership::Settings::new(leader);
+            let leadership = Leadership::start(store.clone(), clock.clone(), settings);
+            let mut role = leadership.role();
+            let leads = role.wait_for(|role| matches!(role, Role::Leading(_))).await;
+            let Role::Leading(token) = leads.unwrap().clone() else {
+                panic!("it does not lead")
+            };
+            let parts = Parts {
+                store: store.clone(),
+                view: view.clone(),
+                clock,
+                plans: plans.clone(),
+                turns: Arc::new(Turns::new(view, plans, 1)),
+                agents: Arc::new(Nobody),
+                settings: Settings {
+                    limits: Limits::default(),
+                    ..Settings::default()
+                },
+            };
+            Self {
+                store,
+                sweep: Sweep::new(parts, token),
+                _leadership: leadership,
+            }
+        }
+
+        async fn put(&self, key: Key, value: impl Into<bytes::Bytes>) {
+            let commit = Commit {
+                preconditions: vec![],
+                writes: vec![Write::put(key, value)],
+            };
+            let outcome = self.store.commit(commit).await.unwrap();
+            self.sweep.parts.view.reaches(outcome.revision()).await;
+        }
+
+        /// A plan that nobody can submit any more, with a part and a late part.
+        async fn plan(&self, id: &str) {
+            let mut header: PlanHeader = sample("plan-header.json");
+            (header.id, header.scope.expires_at) = (id.into(), Timestamp(1));
+            header.expired = false;
+            self.put(keys::plan_header(id), records::write(&header))
+                .await;
+            self.parts_of(id).await;
+            self.parts_of(&jobs::late_plan(&id.into())).await;
+        }
+
+        async fn parts_of(&self, plan: &str) {
+            let part: PlanPart = sample("plan-part.json");
+            let key = keys::plan_part(plan, "eu/prod");
+            self.put(key, records::write(&part)).await;
+        }
+
+        async fn ended(&self, id: &str, at: Timestamp) {
+            let mut ended: Ended = sample("ended.json");
+            ended.header.ended_at = Some(at);
+            ended.header.plan = "p-of-ended".into();
+            ended.targets.clear();
+            self.put(keys::ended(id), records::write(&ended)).await;
+        }
+
+        async fn left(&self, prefix: &str) -> Vec<String> {
+            let records = self.store.list(prefix).await.unwrap().records;
+            let short = |record: &Record| record.key.as_str().replace(prefix, "");
+            records.iter().map(short).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_names_goes_in_two_sweeps_and_what_cannot_be_read_hinders_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(folder.path()).await;
+        for plan in ["p-of-nobody", "p-of-hot", "p-of-ended"] {
+            bench.plan(plan).await;
+        }
+        bench.parts_of("p-without-header").await;
+        let mut hot: Header = sample("header.json");
+        (hot.id, hot.plan) = ("j-hot".into(), "p-of-hot".into());
+        bench
+            .put(keys::job_header("j-hot"), records::write(&hot))
+            .await;
+        bench.ended("j-old", Timestamp(1)).await;
+        let now = bench.sweep.now();
+        bench.ended("j-lately", now).await;
+        bench.put(keys::ended("j-garbled"), "{}").await;
+        bench.put(keys::plan_header("p-garbled"), "{}").await;
+        bench
+            .put(keys::lock("uid", "Deployment", "a", "b"), "{}")
+            .await;
+
+        bench.sweep.once().await;
+        assert_eq!(bench.left(keys::ENDED).await, ["j-garbled", "j-lately"]);
+        bench.sweep.once().await;
+        let kept: Vec<String> = ["p-garbled/header".to_owned()]
+            .into_iter()
+            .chain(["p-of-ended", "p-of-hot"].into_iter().flat_map(|plan| {
+                [
+                    format!("{plan}+late/parts/eu/prod"),
+                    format!("{plan}/header"),
+                    format!("{plan}/parts/eu/prod"),
+                ]
+            }))
+            .collect();
+        assert_eq!(bench.left(keys::PLANS).await, kept);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_deleted_while_the_store_is_in_doubt() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(folder.path()).await;
+        bench.ended("j-old", Timestamp(1)).await;
+        let halted = records::Halted {
+            format: 1,
+            why: "it went back".into(),
+            incarnation: 0,
+        };
+        bench.put(keys::halted(), records::write(&halted)).await;
+        bench.sweep.once().await;
+        assert_eq!(bench.left(keys::ENDED).await, ["j-old"]);
+    }
+}

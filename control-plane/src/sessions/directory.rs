@@ -23,6 +23,7 @@ use crate::agents::{AgentFacts, Agents, AskError, Logged};
 use crate::presence::{self, Known};
 use crate::records::{self, Fleet, Layout, Replica, Session};
 use crate::store::keys::{self, Name};
+use crate::trace;
 use crate::view;
 
 /// One hop to another replica.
@@ -111,6 +112,7 @@ impl Sessions {
             id,
             timeout_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             question: Some(document(question)),
+            trace: trace::current().unwrap_or_default(),
         };
         if !self
             .0
@@ -202,6 +204,7 @@ impl<H: Hop> Agents for Directory<H> {
             generation,
             timeout_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             question: Some(document(&question)),
+            trace: trace::current().unwrap_or_default(),
         };
         let response = self
             .hop
