@@ -3,8 +3,8 @@
 mod asked;
 mod jobs;
 mod linked;
-mod replicas;
 mod locks;
+mod replicas;
 mod submissions;
 mod watching;
 

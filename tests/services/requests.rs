@@ -73,6 +73,7 @@ async fn losing(really: Really) -> (Services, JobId, tempfile::TempDir) {
         agents: Arc::new(Nobody),
         turns: Arc::new(Turns::new(view, plans, 1)),
         limits: Limits::default(),
+        draw: rand::random::<u128>,
         open_jobs: 10,
         plan_expiry: Duration::from_secs(60),
     });
