@@ -10,6 +10,7 @@
 //! | [`apply`] | one event on it |
 //! | [`decision`] | all events of one decision, and that it says what is waited for |
 //! | [`settle`] | decisions until there are none: they must end, and stay ended |
+//! | [`written`] | a job as stored before and after one write, whoever made it |
 
 use crate::assignments::assignments;
 use crate::decide::{Decision, decide};
@@ -144,6 +145,44 @@ pub fn apply(job: &mut Job, event: Event) -> Result<(), Broken> {
     state(&after)?;
     *job = after;
     Ok(())
+}
+
+/// A job before and after one write of its records. What happened is read off the two: the events are
+/// known to nobody but who wrote.
+pub fn written(before: &Job, after: &Job) -> Result<(), Broken> {
+    let event = match after.header.wave > before.header.wave {
+        true => HeaderEvent::WaveDone,
+        false => HeaderEvent::DriftChecked,
+    };
+    header_move(before, &event, after)?;
+    for (name, is) in &after.targets {
+        let was = before.target(name);
+        left_unknown(&was, is)?;
+        if is.attempt == was.attempt {
+            continue;
+        }
+        next_number(&was, is.attempt)?;
+        // Others of the same write may have made way for it.
+        let mut beside = after.clone();
+        beside.targets.insert(name.clone(), was.clone());
+        match is.state.in_work() {
+            Some((Direction::Forward, segment)) => {
+                may_open(&beside, &was, segment)?;
+                slots(after, name)?;
+            }
+            Some((Direction::Undo, _)) => may_undo(&beside, &was)?,
+            None => return broken(Rule::Attempts, format!("{is:?} was given a number")),
+        }
+    }
+    state(after)
+}
+
+/// An unknown outcome is not replaced by another attempt, nor called a success that nobody reported.
+fn left_unknown(was: &Target, is: &Target) -> Result<(), Broken> {
+    let unknown = matches!(was.state, TargetState::Unknown { .. });
+    must(!unknown || is.attempt == was.attempt, Rule::NoGuess, || {
+        format!("{was:?} was given attempt {}", is.attempt)
+    })
 }
 
 /// A job as it stands.

@@ -8,7 +8,8 @@
 //! | holds its end | settled by an operator | the end is folded in |
 //! | lacks it; same journal, no damage | in work | nothing: it never arrived and is sent again |
 //! | holds it open, or lacks it; same journal | unknown for want of news | in work again: it answers |
-//! | lacks it; another journal, or damage | in work | unknown |
+//! | holds it open | settled by an operator, next attempt to come | in work again: two at once would do a step twice |
+//! | lacks it; another journal, or damage | in work, or settled and next to come | unknown |
 //! | holds what no record knows | none, not ended | orphan; proof that the store lost it |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +132,13 @@ fn fold_record(
     let open = record.state.in_work().is_some();
     match listed {
         Some(listed) => fold_state(job, record, listed, list, now, merged),
+        None if record.goes_on_unheard() && !speaks_for(record, list) => {
+            // What it sent may land yet: the object is moved on before there is a next attempt.
+            let evidence = vec![lost_because(record, list)];
+            let events = [TargetEvent::Returned, TargetEvent::Lost { evidence }];
+            let of_job = events.into_iter().map(|event| (job.clone(), event));
+            merged.events.extend(of_job);
+        }
         None if open && !speaks_for(record, list) => {
             let evidence = vec![lost_because(record, list)];
             merged
@@ -166,7 +174,8 @@ fn fold_state(
             .push((job.clone(), event(record.attempt, report, now)));
         return;
     }
-    let returns = record.waits_for_its_agent() && speaks_for(record, list);
+    let given_up = record.waits_for_its_agent() || record.goes_on_unheard();
+    let returns = given_up && speaks_for(record, list);
     if returns {
         merged.events.push((job.clone(), TargetEvent::Returned));
     }
@@ -349,6 +358,45 @@ mod tests {
         assert_eq!(never_had_it.events[0].1, TargetEvent::Returned);
         let without_journal = merged(&list("b", vec![]), &[("j-1", unknown)]);
         assert_eq!(without_journal.events, []);
+    }
+
+    fn settled(record: Target) -> Target {
+        let resolution = crate::job::Resolution {
+            step: "a".into(),
+            verdict: crate::job::Verdict::NotDone,
+            by: "mei".into(),
+            reason: "looked".into(),
+            unheard: None,
+            contradicted_by: None,
+        };
+        let lost = TargetEvent::Lost { evidence: vec![] };
+        let unknown = record.next(lost, 1).unwrap();
+        unknown.next(TargetEvent::Resolved(resolution), 1).unwrap()
+    }
+
+    #[test]
+    fn an_attempt_that_an_operator_answered_for_and_that_is_open_still_is_in_work_again() {
+        let list = list("a", vec![listed(None)]);
+        let merged = merged(&list, &[("j-1", settled(record()))]);
+        assert_eq!(merged.events[0].1, TargetEvent::Returned);
+        let after = settled(record()).next(TargetEvent::Returned, 1).unwrap();
+        assert_eq!(
+            after.state,
+            crate::job::TargetState::Assigned { segment: 0 }
+        );
+    }
+
+    #[test]
+    fn an_attempt_that_an_operator_answered_for_is_looked_for_where_its_journal_is_gone() {
+        let events = merged(&list("b", vec![]), &[("j-1", settled(record()))]).events;
+        let after = events
+            .into_iter()
+            .fold(settled(record()), |target, (_, event)| {
+                target.next(event, 1).unwrap()
+            });
+        assert!(after.is_open_question(), "{after:?}");
+        let heard = merged(&list("a", vec![]), &[("j-1", settled(record()))]);
+        assert_eq!(heard.events, [], "it never began");
     }
 
     #[test]

@@ -67,7 +67,9 @@ pub struct Desk(mpsc::Sender<Word>);
 enum Word {
     Order(Box<Assignment>),
     Registered,
-    Merged,
+    Merged {
+        done: oneshot::Sender<()>,
+    },
     SetAside {
         reason: String,
         done: oneshot::Sender<Result<(), ledger::Error>>,
@@ -103,9 +105,13 @@ impl Desk {
         self.say(Word::Registered).await;
     }
 
-    /// The leader has merged this stream's list.
+    /// The leader has merged this stream's list. Returns when what it has not ordered rests: let in no
+    /// permit before.
     pub async fn merged(&self) {
-        self.say(Word::Merged).await;
+        let (done, rest) = oneshot::channel();
+        self.say(Word::Merged { done }).await;
+        // A desk that is gone has nothing running.
+        let _ = rest.await;
     }
 
     /// Stops everything at once and puts the journal aside.

@@ -115,7 +115,12 @@ impl Table {
                 self.parts.reports.ordered_anew();
                 self.patience_ends = None;
             }
-            Word::Merged => self.patience_ends = Some(Instant::now() + self.pauses.grace),
+            Word::Merged { done } => {
+                self.rest_unordered();
+                self.patience_ends = Some(Instant::now() + self.pauses.grace);
+                // Whoever said it may have gone with its stream.
+                let _ = done.send(());
+            }
             Word::SetAside { reason, done } => {
                 // Whoever asked may have gone with its stream.
                 let _ = done.send(self.set_aside(reason).await);
@@ -396,6 +401,22 @@ impl Table {
         let unordered = self.again.iter_mut();
         for (_, again) in unordered.filter(|(key, _)| !self.ordered.contains(*key)) {
             again.told = unwanted(&again.assignment);
+        }
+    }
+
+    /// What an earlier session ordered and this one has not may not be wanted any more: its job may have
+    /// ended meanwhile. It goes on when it is ordered again, which comes right after the merge where it is.
+    fn rest_unordered(&self) {
+        for (key, attended) in &self.attended {
+            if !self.ordered.contains(key) {
+                attended.told.send_if_modified(|told| {
+                    let goes = *told == Told::Go;
+                    if goes {
+                        *told = Told::Unordered;
+                    }
+                    goes
+                });
+            }
         }
     }
 

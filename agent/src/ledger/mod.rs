@@ -37,6 +37,8 @@ struct Shared {
     /// Held for moments.
     known: Mutex<Known>,
     failed: watch::Sender<Option<String>>,
+    /// Whether the disk is memory, so that writing to it holds up nobody.
+    in_place: bool,
 }
 
 struct Known {
@@ -87,6 +89,15 @@ impl Ledger {
 
     /// Over a journal that is open.
     pub fn over(opened: journal::Opened) -> Self {
+        Self::with(opened, false)
+    }
+
+    /// The same over one in memory, written to where it is asked: a simulation stays on one thread.
+    pub fn in_place(opened: journal::Opened) -> Self {
+        Self::with(opened, true)
+    }
+
+    fn with(opened: journal::Opened, in_place: bool) -> Self {
         let attempts = Attempts::replay(&opened.replayed);
         let known = Known {
             id: opened.journal.id(),
@@ -103,6 +114,7 @@ impl Ledger {
             journal: Mutex::new(opened.journal),
             known: Mutex::new(known),
             failed: watch::Sender::new(None),
+            in_place,
         }))
     }
 
@@ -261,7 +273,8 @@ impl Ledger {
         work: impl FnOnce(&mut Journal, &Shared) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let shared = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || {
+        let in_place = shared.in_place;
+        let write = move || {
             let mut journal = shared
                 .journal
                 .lock()
@@ -273,7 +286,11 @@ impl Ledger {
                 shared.failed.send_replace(Some(error_text(error)));
             }
             result
-        });
+        };
+        if in_place {
+            return write();
+        }
+        let done = tokio::task::spawn_blocking(write);
         done.await.unwrap_or(Err(Error::Ending))
     }
 }

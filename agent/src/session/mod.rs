@@ -37,6 +37,7 @@ use open::{Opened, Stream};
 use stream::End;
 
 pub use machine::machine;
+pub use open::{Error as NoStream, Incoming, Outgoing, Reach};
 
 /// A stream that lived for so long was a good one: the next is opened without a growing pause.
 const GOOD: Duration = Duration::from_secs(10);
@@ -65,6 +66,7 @@ pub struct Session {
     settings: Arc<Settings>,
     /// The cluster's identity as read last.
     identity: Arc<Mutex<ClusterIdentity>>,
+    reach: Arc<dyn Reach>,
     streams: u64,
     /// The journal that a stream of this process counts or counted with.
     counted_with: Option<JournalId>,
@@ -78,9 +80,17 @@ impl Session {
             desk,
             settings: Arc::new(settings),
             identity: Arc::new(Mutex::new(identity)),
+            reach: Arc::new(open::OverTls),
             streams: 0,
             counted_with: None,
         }
+    }
+
+    /// The same, with another way to replicas than mutual TLS.
+    #[must_use]
+    pub fn over(mut self, reach: Arc<dyn Reach>) -> Self {
+        self.reach = reach;
+        self
     }
 
     /// Serves until `closing` becomes true; then says goodbye.
@@ -131,6 +141,7 @@ impl Session {
         let register = open::register(&self.parts, &self.settings, &identity);
         let list_ends_at = register.journal_sequence;
         let stream = open::open(
+            &*self.reach,
             &self.parts,
             &self.settings,
             endpoint,

@@ -1,5 +1,6 @@
 //! From an endpoint to a registered stream.
 
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use aldis_proto::v1;
 use aldis_proto::v1::agent_service_client::AgentServiceClient;
 use aldis_proto::v1::session_request::Message as Out;
 use aldis_proto::v1::session_response::Message as In;
+use async_trait::async_trait;
+use futures::{Stream as Frames, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,27 +39,72 @@ pub(super) const LONGEST_FRAME: usize = 16 << 20;
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
+    /// No connection that proves who is at its other end.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// A connection without a protocol.
     #[error("speak HTTP/2")]
     Http(#[source] tonic::transport::Error),
+    /// The replica said no.
     #[error("registration refused: {}", .0.message())]
     Refused(tonic::Status),
+    /// The replica said nothing.
     #[error("no registration within {} s", WITHIN.as_secs())]
     Slow,
+    /// The replica went away.
     #[error("the stream ended before the registration")]
     Ended,
+    /// The replica said something else.
     #[error("the first frame is no registration")]
     OutOfPlace,
+    /// The replica follows a leader that is not the newest.
     #[error("a replica of an older leader wants the journal set aside")]
     OlderLeader,
+    /// The list was older than what is known of it.
     #[error(
         "the list of attempts was overtaken by a report on the stream before; registering with a fresh one"
     )]
     Overtaken,
+    /// The token could not be written down.
     #[error("note the leader's token")]
     Ledger(#[from] ledger::Error),
+}
+
+/// Frames of a replica.
+pub type Incoming =
+    Pin<Box<dyn Frames<Item = Result<v1::SessionResponse, tonic::Status>> + Send + Sync>>;
+
+/// Frames to a replica, the registration first.
+pub type Outgoing = ReceiverStream<v1::SessionRequest>;
+
+/// How a replica is reached. A stream may break, or be silent for ever, at any frame in either direction.
+#[async_trait]
+pub trait Reach: Send + Sync {
+    /// Opens a stream.
+    async fn session(
+        &self,
+        settings: &Settings,
+        endpoint: &Endpoint,
+        outgoing: Outgoing,
+    ) -> Result<Incoming, Error>;
+}
+
+/// Over a connection with mutual TLS: the only way outside simulations.
+pub(super) struct OverTls;
+
+#[async_trait]
+impl Reach for OverTls {
+    async fn session(
+        &self,
+        settings: &Settings,
+        endpoint: &Endpoint,
+        outgoing: Outgoing,
+    ) -> Result<Incoming, Error> {
+        let mut client = client(settings, endpoint).await?;
+        let response = client.session(outgoing).await;
+        Ok(Box::pin(response.map_err(Error::Refused)?.into_inner()))
+    }
 }
 
 pub(super) enum Opened {
@@ -72,7 +120,7 @@ pub(super) struct Stream {
     pub(super) number: u64,
     pub(super) replica: String,
     pub(super) outgoing: mpsc::Sender<v1::SessionRequest>,
-    pub(super) incoming: tonic::Streaming<v1::SessionResponse>,
+    pub(super) incoming: Incoming,
     pub(super) endpoint: Endpoint,
     pub(super) settings: Settings,
     pub(super) pace: super::stream::Pace,
@@ -107,35 +155,36 @@ pub(super) fn register(
 
 /// Connects, registers, and hears that it counts.
 pub(super) async fn open(
+    reach: &dyn Reach,
     parts: &Parts,
     settings: &Settings,
     endpoint: &Endpoint,
     register: v1::Register,
     number: u64,
 ) -> Result<Opened, Error> {
-    let opened = connect_and_register(parts, settings, endpoint, register, number);
+    let opened = connect_and_register(reach, parts, settings, endpoint, register, number);
     tokio::time::timeout(WITHIN, opened)
         .await
         .unwrap_or(Err(Error::Slow))
 }
 
 async fn connect_and_register(
+    reach: &dyn Reach,
     parts: &Parts,
     settings: &Settings,
     endpoint: &Endpoint,
     register: v1::Register,
     number: u64,
 ) -> Result<Opened, Error> {
-    let mut client = client(settings, endpoint).await?;
     let (outgoing, frames) = mpsc::channel(FRAMES);
     let first = v1::SessionRequest {
         message: Some(Out::Register(Box::new(register))),
     };
     // The channel is empty and its receiver is here.
     let _ = outgoing.try_send(first);
-    let response = client.session(ReceiverStream::new(frames)).await;
-    let mut incoming = response.map_err(Error::Refused)?.into_inner();
-    let answer = incoming.message().await.map_err(Error::Refused)?;
+    let frames = ReceiverStream::new(frames);
+    let mut incoming = reach.session(settings, endpoint, frames).await?;
+    let answer = incoming.try_next().await.map_err(Error::Refused)?;
     let answer = answer.ok_or(Error::Ended)?;
     let revision = u64::try_from(answer.store_revision).unwrap_or(0);
     let token = fence_from(answer.fence.as_ref());

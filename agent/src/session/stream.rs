@@ -10,6 +10,7 @@ use aldis_proto::convert::{document, fence_from, parse};
 use aldis_proto::v1;
 use aldis_proto::v1::session_request::Message as Out;
 use aldis_proto::v1::session_response::Message as In;
+use futures::TryStreamExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, warn};
@@ -95,7 +96,7 @@ impl Stream {
     ) -> End {
         loop {
             let done = tokio::select! {
-                frame = self.incoming.message() => match frame {
+                frame = self.incoming.try_next() => match frame {
                     Ok(Some(frame)) => self.hear(parts, desk, frame).await,
                     Ok(None) => Err(End::Broken("closed by the replica".to_owned())),
                     Err(status) => Err(End::Broken(status.message().to_owned())),
@@ -150,7 +151,7 @@ impl Stream {
             return;
         }
         // The replica ends the stream once it has read that.
-        let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
+        let ended = async { while let Ok(Some(_)) = self.incoming.try_next().await {} };
         let _ = tokio::time::timeout(FAREWELL, ended).await;
     }
 
@@ -207,7 +208,6 @@ impl Stream {
         }
         let length = Duration::from_millis(permit.duration_ms);
         let sent = BootTime(Duration::from_millis(permit.sent_boot_ms));
-        parts.permits.grant(sent, length);
         pace.refusal.clear();
         pace.refused = REFUSED;
         pace.permit_at = Instant::now() + (length / PERMIT_SHARE).min(PERMIT_AT_MOST);
@@ -220,6 +220,7 @@ impl Stream {
             parts.reports.hurry();
             desk.merged().await;
         }
+        parts.permits.grant(sent, length);
     }
 
     async fn order(&mut self, parts: &Parts, desk: &Desk, frame: &v1::OrderFrame) {

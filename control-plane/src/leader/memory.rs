@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub(super) let_go: BTreeMap<JobId, usize>,
     /// Since when agents that are connected may not be given work.
     pub(super) withheld: BTreeMap<TargetName, Timestamp>,
+    /// Jobs of which a write may be on its way still.
+    pub(super) unsure: BTreeSet<JobId>,
     /// Questions under way, so that none is asked twice at once.
     pub(super) asking: BTreeSet<Asking>,
     /// When a question that failed may be asked again, on the boot clock.
@@ -78,6 +80,7 @@ impl Memory {
         self.drift.remove(job);
         self.soak.remove(job);
         self.let_go.remove(job);
+        self.unsure.remove(job);
     }
 
     /// Notes which agents are connected and may not be given work.

@@ -39,7 +39,7 @@ use crate::jobs::{self, Plans};
 use crate::lasting::Lasting;
 use crate::leadership::{self, Role, Token};
 use crate::presence::{self, Known};
-use crate::store::{Revision, Store};
+use crate::store::{Commit, Precondition, Revision, Store, Write};
 use crate::turns::Turns;
 use crate::view::View;
 use memory::{Answered, Memory};
@@ -154,6 +154,17 @@ impl Error {
             Store::Unavailable { .. } | Store::Unknown { .. } | Store::WentBack { .. } => true,
             Store::Refused { .. } | Store::Corrupt { .. } => false,
         }
+    }
+
+    /// Whether something that was sent may be written yet.
+    fn is_unsure(&self) -> bool {
+        use crate::store::Error as S;
+        matches!(
+            self,
+            Self::Commit(commit::Error::Leader(leadership::Error::Store(
+                S::Unknown { .. }
+            )))
+        )
     }
 }
 
@@ -301,6 +312,10 @@ impl Term<'_> {
                 self.memory.forget(id);
                 return Ok(LONGEST_SLEEP);
             };
+            if self.memory.unsure.contains(id) {
+                self.make_sure(&loaded).await?;
+                continue;
+            }
             if loaded.job.header.state.is_ended() {
                 self.retire(&loaded).await?;
                 continue;
@@ -316,10 +331,30 @@ impl Term<'_> {
                 let wake = decision.wake_at.map(|at| at.since(self.now()));
                 return Ok(wake.unwrap_or(LONGEST_SLEEP));
             }
-            let revision = self.commit(&loaded, decision.events).await?;
-            self.parts.view.reaches(revision).await;
+            let committed = self.commit(&loaded, decision.events).await;
+            if committed.as_ref().is_err_and(Error::is_unsure) {
+                self.memory.unsure.insert(id.clone());
+            }
+            self.parts.view.reaches(committed?).await;
         }
         Ok(Duration::ZERO)
+    }
+
+    /// A decision whose answer was lost may be written yet, beside what would be decided next. The header
+    /// is put again: what was decided on the one before cannot be written any more, or has been by now.
+    async fn make_sure(&mut self, loaded: &jobs::Loaded) -> Result<(), Error> {
+        let key = loaded.header.key.clone();
+        let commit = Commit {
+            preconditions: vec![Precondition::unchanged(&key, Some(&loaded.header))],
+            writes: vec![Write::put(key, loaded.header.value.clone())],
+        };
+        let store = &*self.parts.store;
+        let outcome = self.writer().fenced()?.commit(store, commit).await?;
+        if outcome.is_committed() {
+            self.memory.unsure.remove(&loaded.job.header.id);
+        }
+        self.parts.view.reaches(outcome.revision()).await;
+        Ok(())
     }
 
     async fn commit(

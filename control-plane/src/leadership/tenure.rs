@@ -62,6 +62,10 @@ async fn renew(store: &dyn Store, clock: &dyn Clock, settings: &Settings, token:
         let renewal = tokio::time::timeout(token.left(clock), store.keep_alive(token.lease));
         match renewal.await {
             Ok(Ok(left)) if left.is_zero() => return Ended::Lost("its lease ended".to_owned()),
+            // Whoever looked meanwhile has seen the term end, and acts in it no more.
+            Ok(Ok(_)) if !token.is_live(clock) => {
+                return Ended::Lost("its lease was renewed after its deadline".to_owned());
+            }
             Ok(Ok(left)) => {
                 let sure = left.min(settings.ttl).saturating_sub(settings.margin);
                 token.extend(sent + sure);

@@ -287,6 +287,10 @@ impl Shared {
             Some(session) if !self.is_ours(&session) => {
                 Some("this session was given up; register again")
             }
+            // The leader took this replica for gone. Only a registration makes the session count again.
+            Some(session) if session.replica.is_empty() => {
+                Some("this session was ended while its replica was away; connect again")
+            }
             Some(session) => {
                 self.end_contest(live, &session).await;
                 None

@@ -29,7 +29,18 @@ impl Round<'_> {
         }
         self.settle_failed();
         self.wave();
+        self.open_nothing_beside_what_spends();
         self.work_in_progress();
+    }
+
+    /// Also what was opened before it turned out that this round spends of the budget waits: what is left
+    /// of it is known when that is committed.
+    fn open_nothing_beside_what_spends(&mut self) {
+        if self.spends {
+            let opens =
+                |event: &Event| matches!(event, Event::Target(_, TargetEvent::Opened { .. }));
+            self.out.events.retain(|event| !opens(event));
+        }
     }
 
     /// FLEET-BRAKE: stops opening targets once failures plus unknowns exceed the budget.

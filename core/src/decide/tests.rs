@@ -457,3 +457,15 @@ fn an_undo_that_gets_stuck_needs_an_operator_and_is_no_success() {
     run(&mut job, &inventory(), stuck);
     assert!(matches!(job.header.state, JobState::NeedsOperator { .. }));
 }
+
+#[test]
+fn nothing_is_opened_in_the_round_that_finds_the_budget_gone() {
+    let mut job = job(runbook("remedy", json!(0)));
+    let mut inventory = inventory();
+    let since = Timestamp(1);
+    let away = "b/1".parse().unwrap();
+    inventory.agents.insert(away, Presence::Absent { since });
+    let answered = run(&mut job, &inventory, obedient);
+    let worked: BTreeSet<_> = answered.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(worked, BTreeSet::from(["a/1"]), "{:?}", job.header.state);
+}

@@ -294,7 +294,8 @@ pub enum TargetEvent {
         evidence: Vec<String>,
     },
     /// Its agent is back with the journal that the attempt was committed for, so that it can answer for
-    /// it: what was called unknown because nobody heard of it is in work as before.
+    /// it: what was called unknown because nobody heard of it is in work as before, also where an operator
+    /// has answered in its place meanwhile and nothing came of that yet.
     Returned,
     /// Its agent is away and the runbook says to wait for it.
     Deferred {
@@ -463,11 +464,10 @@ impl Target {
                     direction, segment, ..
                 },
                 E::Returned,
-            ) if self.waits_for_its_agent() => {
-                self.state = match direction {
-                    Direction::Forward => T::Assigned { segment },
-                    Direction::Undo => T::UndoAssigned,
-                };
+            ) if self.waits_for_its_agent() => self.state = in_work_again(direction, segment),
+            (T::Stopped { .. } | T::Failed { .. }, E::Returned) if self.unheard().is_some() => {
+                let unheard = self.unheard().expect("just looked at");
+                self.state = in_work_again(unheard.direction, unheard.segment);
             }
             (T::NotStarted, E::TakenOver { steps }) => {
                 self.steps = steps;
@@ -597,11 +597,26 @@ impl Target {
         }
         let settled = || {
             let says = !matches!(outcome, SegmentOutcome::Unknown { .. });
-            let unheard = self.resolutions.last()?.unheard.as_ref()?;
-            let newest = unheard.attempt == self.attempt;
-            (says && newest).then_some((unheard.direction, unheard.segment))
+            let unheard = self.unheard()?;
+            says.then_some((unheard.direction, unheard.segment))
         };
         self.state.in_work().or_else(settled)
+    }
+
+    /// The newest attempt, where an operator has settled it in its agent's place and the agent has not
+    /// said how it ended. It may be open there still.
+    pub fn unheard(&self) -> Option<&Unheard> {
+        let unheard = self.resolutions.last()?.unheard.as_ref()?;
+        (unheard.attempt == self.attempt).then_some(unheard)
+    }
+
+    /// The same, where the target would go on with another attempt.
+    pub fn goes_on_unheard(&self) -> bool {
+        let goes_on = matches!(
+            self.state,
+            TargetState::Stopped { .. } | TargetState::Failed { .. }
+        );
+        goes_on && self.unheard().is_some()
     }
 
     fn open(&mut self, state: TargetState, attempt: Attempt, commitment: Commitment) {
@@ -818,6 +833,13 @@ impl Target {
                 resolution.contradicted_by = Some(format!("{reported:?}"));
             }
         }
+    }
+}
+
+fn in_work_again(direction: Direction, segment: usize) -> TargetState {
+    match direction {
+        Direction::Forward => TargetState::Assigned { segment },
+        Direction::Undo => TargetState::UndoAssigned,
     }
 }
 
