@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aldis_control_plane::store::embedded::Embedded;
+use aldis_control_plane::store::keys::Name;
 use aldis_control_plane::store::{
     self, CALL_TIMEOUT, Commit, Error, Group, Key, Lease, Listing, Outcome, Record, Result,
     Revision, Store, WATCH_BUFFER, Watch, keys,
@@ -108,13 +109,9 @@ impl Link {
         }
     }
 
-    fn fate(&self) -> Fate {
-        let scripted = self
-            .late
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(by) = scripted {
+    fn fate(&self, decides: bool) -> Fate {
+        let mut scripted = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(by) = scripted.take_if(|_| decides) {
             return Fate::Late(by);
         }
         if !*self.storm.borrow() || !self.chance.one_in(25) {
@@ -129,10 +126,11 @@ impl Link {
 
     async fn write<T: Send + 'static>(
         &self,
+        decides: bool,
         apply: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.travel("commit").await?;
-        match self.fate() {
+        match self.fate(decides) {
             Fate::Answered => {
                 let answer = apply.await;
                 self.pause().await;
@@ -210,6 +208,13 @@ impl Link {
     }
 }
 
+/// Whether it is a decision over targets. Reports come in groups.
+fn decides(commit: &Commit) -> bool {
+    let of_target =
+        |write: &store::Write| matches!(write.key().name(), Some(Name::JobTarget { .. }));
+    commit.writes.iter().any(of_target)
+}
+
 #[async_trait]
 impl Store for Link {
     async fn get(&self, key: &Key) -> Result<Option<Record>> {
@@ -233,11 +238,12 @@ impl Store for Link {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.write(self.clone().apply(commit)).await
+        self.write(decides(&commit), self.clone().apply(commit))
+            .await
     }
 
     async fn commit_group(&self, group: Group) -> Result<Vec<Outcome>> {
-        self.write(self.clone().apply_group(group)).await
+        self.write(false, self.clone().apply_group(group)).await
     }
 
     async fn watch(&self, prefixes: Vec<String>, after: Revision) -> Result<Watch> {

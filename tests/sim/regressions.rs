@@ -210,37 +210,41 @@ spec:
     - {id: second, use: kube.set-image, timeout: 20s, with: {deployment: second, namespace: shop, image: v2}}
 "#;
 
-/// A leader that was stopped until its deadline had passed, and whose lease lived on: it must not be taken
-/// for a leader that leads. `seed` says for how long.
-pub(crate) async fn stopped_for_a_moment(seed: u64) {
-    let (mut world, job) = one_job(seed, Duration::from_millis(300)).await;
-    for _ in 0..4 {
-        let leader = world.leader().unwrap_or("r1");
-        world.hinder(leader, crate::link::Way::Stale);
-        world.pass(Duration::from_millis(3_500 + 250 * seed)).await;
-        world.hinder(leader, crate::link::Way::Open);
-        world.pass(Duration::from_secs(3)).await;
-    }
-    world.agent(&target()).cluster.land_late(None);
-    comes_to_rest(&mut world, &job).await;
-    let plan = world.plan(RUNBOOK).await;
-    let next = world.submit(&plan).await;
-    comes_to_rest(&mut world, &next).await;
-}
-
 /// A leader whose decision is written seconds after it heard that nobody knows, and that has decided
 /// something else meanwhile.
 pub(crate) async fn a_decision_is_written_late(seed: u64) {
-    let names = ["eu/a", "eu/b", "us/a", "us/b"];
-    let mut world = World::begin(seed, &names);
+    let other = "eu/b";
+    let mut world = World::begin(seed, &[TARGET, other]);
     world.until("live", World::all_live).await;
     let plan = world.plan(TWO_WRITES).await;
+    let other: TargetName = other.parse().expect("a target's name");
+    world
+        .agent(&other)
+        .cluster
+        .answer_slowly(Some(Duration::from_secs(1)));
+    world.restarts = false;
+    world.write_late(Duration::from_secs(3 + seed));
     let job = world.submit(&plan).await;
-    for away in names.into_iter().take(3) {
-        let away: TargetName = away.parse().expect("a target's name");
-        world.write_late(Duration::from_millis(2_000 + 1_000 * seed));
-        world.kill_agent(&away);
-        world.pass(Duration::from_secs(4)).await;
-    }
+    world.until("decided", World::is_decided).await;
+    world.kill_agent(&target());
+    world.pass(Duration::from_secs(15)).await;
+    world.restarts = true;
+    comes_to_rest(&mut world, &job).await;
+}
+
+/// One write defers a target and opens another: replicas may see the one before the other.
+pub(crate) async fn deferred_and_opened_in_one_write(seed: u64) {
+    let mut world = World::begin(seed, &[TARGET, "eu/b"]);
+    world.until("live", World::all_live).await;
+    let plan = world.plan(TWO_WRITES).await;
+    world.restarts = false;
+    world.kill_agent(&target());
+    let job = world.submit(&plan).await;
+    // Longer than a target is waited for, shorter than until something else is written of the job.
+    world.pass(Duration::from_secs(60)).await;
+    let other: TargetName = "eu/b".parse().expect("a target's name");
+    let changed = world.witness.stands(&job, &other, &"second".into());
+    assert!(changed, "LIVENESS: the order to {other} was not sent");
+    world.restarts = true;
     comes_to_rest(&mut world, &job).await;
 }

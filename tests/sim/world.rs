@@ -214,9 +214,16 @@ impl World {
         }
     }
 
-    /// The next write of anybody is made so long after its sender was told that nobody knows.
+    /// The next decision over targets is written so long after it was sent, when its sender has been told
+    /// that nobody knows.
     pub(crate) fn write_late(&mut self, by: Duration) {
         *self.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
+    }
+
+    /// Whether that decision was made.
+    pub(crate) fn is_decided(&self) -> bool {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.is_none()
     }
 
     fn turn(&mut self, turn: &Turn) {

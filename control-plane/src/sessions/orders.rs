@@ -19,7 +19,7 @@ use tracing::{debug, error, warn};
 use super::{Live, Shared};
 use crate::jobs::{self, Loaded};
 use crate::presence;
-use crate::store::{Revision, keys};
+use crate::store::keys;
 use crate::telemetry::chain;
 use crate::view;
 
@@ -77,8 +77,17 @@ pub(super) async fn send_all(shared: Weak<Shared>) {
     }
 }
 
-/// Jobs as read last, with the newest revision among their records; none for one that cannot be read.
-type Kept = BTreeMap<JobId, (Revision, Option<Arc<Loaded>>)>;
+/// Jobs as read last; none for one that cannot be read.
+type Kept = BTreeMap<JobId, (Version, Option<Arc<Loaded>>)>;
+
+/// What tells one reading of a job from the next: how many records it had, and their revisions added up.
+/// Not the newest revision alone: records of one transaction share theirs, and the view takes them in one
+/// after the other, so that a job may be read when it has some of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Version {
+    records: usize,
+    revisions: i64,
+}
 
 impl Shared {
     async fn send_orders(&self, kept: &mut Kept) {
@@ -103,11 +112,11 @@ impl Shared {
         kept: &mut Kept,
         fence: Fence,
     ) -> Result<BTreeMap<TargetName, Vec<(Arc<Loaded>, Order)>>, jobs::Error> {
-        let newest = self.parts.view.read(newest_of_each_job);
-        kept.retain(|job, _| newest.contains_key(job));
+        let versions = self.parts.view.read(version_of_each_job);
+        kept.retain(|job, _| versions.contains_key(job));
         let mut orders: BTreeMap<TargetName, Vec<(Arc<Loaded>, Order)>> = BTreeMap::new();
-        for (job, revision) in newest {
-            if kept.get(&job).is_none_or(|(read, _)| *read != revision) {
+        for (job, version) in versions {
+            if kept.get(&job).is_none_or(|(read, _)| *read != version) {
                 let read = match jobs::load(&self.parts.view, &self.parts.plans, &job).await {
                     Ok(loaded) => loaded.map(Arc::new),
                     Err(error @ jobs::Error::Store(_)) => return Err(error),
@@ -117,7 +126,7 @@ impl Shared {
                         None
                     }
                 };
-                kept.insert(job.clone(), (revision, read));
+                kept.insert(job.clone(), (version, read));
             }
             let Some((_, Some(loaded))) = kept.get(&job) else {
                 continue;
@@ -214,18 +223,19 @@ impl Halted {
     }
 }
 
-/// The newest revision among the records of each hot job.
-fn newest_of_each_job(
+/// The version of each hot job, by its header and targets.
+fn version_of_each_job(
     all: &BTreeMap<crate::store::Key, crate::store::Record>,
-) -> BTreeMap<JobId, Revision> {
-    let mut newest: BTreeMap<JobId, Revision> = BTreeMap::new();
+) -> BTreeMap<JobId, Version> {
+    let mut versions: BTreeMap<JobId, Version> = BTreeMap::new();
     for record in view::under(all, keys::JOBS) {
         let job = match record.key.name() {
             Some(keys::Name::JobHeader { job } | keys::Name::JobTarget { job, .. }) => job,
             _ => continue,
         };
-        let so_far = newest.entry(JobId::new(job)).or_default();
-        *so_far = (*so_far).max(record.modified);
+        let version = versions.entry(JobId::new(job)).or_default();
+        version.records += 1;
+        version.revisions = version.revisions.wrapping_add(record.modified.0);
     }
-    newest
+    versions
 }
