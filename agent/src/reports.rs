@@ -166,6 +166,11 @@ impl Reports {
         ended && was_there
     }
 
+    /// How many wait for their acknowledgement.
+    pub fn count(&self) -> usize {
+        self.waiting().values().map(Vec::len).sum()
+    }
+
     /// Forgets everything: the journal that it came from is gone.
     pub fn clear(&self) {
         self.waiting().clear();

@@ -102,6 +102,7 @@ fn registry(watched: &Watched) -> Registry {
     let held = matches!(*watched.role.borrow(), Role::Held { .. });
     let stale = watched.view.stale_for(watched.clock.boot_now());
     let revision = watched.view.revision().unwrap_or_default();
+    let waiting = watched.sessions.waiting();
     let single = [
         ("leader", "1 while this replica decides", i64::from(leads)),
         (
@@ -129,6 +130,16 @@ fn registry(watched: &Watched) -> Registry {
             "sessions",
             "Agents whose stream hangs on this replica",
             whole(watched.sessions.count()),
+        ),
+        (
+            "reports_waiting",
+            "Reports of agents that wait to be written",
+            whole(waiting.reports),
+        ),
+        (
+            "frames_waiting",
+            "Frames that wait for the agent that is furthest behind",
+            whole(waiting.frames),
         ),
     ];
     for (name, help, value) in single {

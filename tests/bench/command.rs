@@ -1,18 +1,18 @@
 //! Start of the command line: it is typed at three in the morning, and by scripts in loops.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::figure::{Figure, percentile};
+use crate::programs;
 
 /// Runs of each command.
 const RUNS: usize = 50;
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
-    let aldis = beside_this("aldis")?;
+    let aldis = programs::path("aldis")?;
     let mut ours = Vec::new();
     let mut nothing = Vec::new();
     for _ in 0..RUNS {
@@ -46,20 +46,4 @@ fn time(mut command: Command) -> anyhow::Result<Duration> {
         .context("start")?;
     anyhow::ensure!(status.success(), "{command:?} failed: {status}");
     Ok(begun.elapsed())
-}
-
-/// A program that the same build made.
-fn beside_this(name: &str) -> anyhow::Result<PathBuf> {
-    let me = std::env::current_exe().context("find this program")?;
-    let folder = me
-        .ancestors()
-        .nth(2)
-        .context("find the folder of the build")?;
-    let program = folder.join(name);
-    anyhow::ensure!(
-        program.exists(),
-        "{} is not built: `make bench` builds it",
-        program.display()
-    );
-    Ok(program)
 }

@@ -1,11 +1,16 @@
 //! Figures, each beside its limit measured in the same run. Nothing is asserted.
 //!
-//! `make bench`, or `make bench FIGURES="submissions command"`. Everything runs on this machine, so that
+//! `make bench`, or `make bench FIGURES="starts command"` for some of them. Everything runs on this machine, so that
 //! client, control plane and etcd share its cores; the ratio is what carries over.
 #![allow(clippy::print_stdout, reason = "figures are for people")]
 
 mod command;
+mod failover;
 mod figure;
+mod memory;
+mod programs;
+mod rollback;
+mod starts;
 mod submissions;
 
 use figure::Figure;
@@ -22,6 +27,18 @@ fn main() -> anyhow::Result<()> {
     let mut figures: Vec<Figure> = Vec::new();
     if takes("submissions") {
         figures.extend(runtime.block_on(submissions::measure())?);
+    }
+    if takes("starts") {
+        figures.extend(runtime.block_on(starts::measure())?);
+    }
+    if takes("rollback") {
+        figures.extend(runtime.block_on(rollback::measure())?);
+    }
+    if takes("failover") {
+        figures.extend(runtime.block_on(failover::measure())?);
+    }
+    if takes("memory") {
+        figures.extend(runtime.block_on(memory::measure())?);
     }
     if takes("command") {
         figures.extend(command::measure()?);

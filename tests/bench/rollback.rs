@@ -41,7 +41,11 @@ spec:
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let folder = tempfile::tempdir()?;
     let options = Options {
-        system: Some(system::Options { source: Source::BesideMe, store: Store::Etcd, times: Times::AsShipped }),
+        system: Some(system::Options {
+            source: Source::BesideMe,
+            store: Store::Etcd,
+            times: Times::AsShipped,
+        }),
         ..Options::default()
     };
     let fleet = Fleet::start(folder.path(), options).await?;
@@ -53,18 +57,33 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         async move { app.release(&client).await }
     }))
     .await?;
-    let course = Course { fleet: &fleet, bare: fleet.folder().write("bare.yaml", BARE)?, full: full(&fleet)? };
+    let course = Course {
+        fleet: &fleet,
+        bare: fleet.folder().write("bare.yaml", BARE)?,
+        full: full(&fleet)?,
+    };
     let (mut bare, mut full, mut shell) = (Vec::new(), Vec::new(), Vec::new());
     // Each round goes back and forth between the two images, so all three start from the same two states.
     let mut runs = IMAGES.iter().rev().cycle();
     for _ in 0..ROUNDS {
-        bare.push(course.ours(&course.bare, runs.next().context("endless")?, &[]).await?);
+        bare.push(
+            course
+                .ours(&course.bare, runs.next().context("endless")?, &[])
+                .await?,
+        );
         shell.push(course.shell().await?);
         runs.next();
         let params = ["-p", "service=checkout", "-p", "namespace=bench"];
-        full.push(course.ours(&course.full, runs.next().context("endless")?, &params).await?);
+        full.push(
+            course
+                .ours(&course.full, runs.next().context("endless")?, &params)
+                .await?,
+        );
     }
-    let peer = ("kubectl rollout undo and status, in parallel".to_owned(), seconds(&mut shell));
+    let peer = (
+        "kubectl rollout undo and status, in parallel".to_owned(),
+        seconds(&mut shell),
+    );
     let figure = |name: &str, times: &mut Vec<Duration>, aim| Figure {
         name: name.to_owned(),
         unit: "s",
@@ -86,9 +105,13 @@ fn seconds(times: &mut [Duration]) -> f64 {
 fn full(fleet: &Fleet) -> anyhow::Result<PathBuf> {
     let text = include_str!("../../runbooks/rollback-service.yaml");
     let (before, rest) = text.split_once("    waves:\n").context("it has waves")?;
-    let (_, after) = rest.split_once("    maxFailures:").context("it has a budget")?;
-    let wave = "    waves:\n      - {name: all, pick: {percent: 100}, maxParallel: 8}\n    maxFailures:";
-    let text = format!("{before}{wave}{after}").replace("name: rollback-service", "name: rollback-in-one-wave");
+    let (_, after) = rest
+        .split_once("    maxFailures:")
+        .context("it has a budget")?;
+    let wave =
+        "    waves:\n      - {name: all, pick: {percent: 100}, maxParallel: 8}\n    maxFailures:";
+    let text = format!("{before}{wave}{after}")
+        .replace("name: rollback-service", "name: rollback-in-one-wave");
     fleet.folder().write("full.yaml", text)
 }
 
@@ -103,15 +126,34 @@ impl Course<'_> {
         let aldis = self.fleet.system()?.command_line();
         let from = format!("from={from}");
         let file = file.display().to_string();
-        let plan = aldis.run(&[&["plan", &file, "-o", "name", "-p", &from], params].concat()).await?.ended(0)?;
+        let plan = aldis
+            .run(&[&["plan", &file, "-o", "name", "-p", &from], params].concat())
+            .await?
+            .ended(0)?;
         let begun = Instant::now();
-        aldis.run(&["submit", "--plan", plan.out.trim(), "--yes", "--watch", "--progress", "quiet"]).await?.ended(0)?;
+        aldis
+            .run(&[
+                "submit",
+                "--plan",
+                plan.out.trim(),
+                "--yes",
+                "--watch",
+                "--progress",
+                "quiet",
+            ])
+            .await?
+            .ended(0)?;
         Ok(begun.elapsed())
     }
 
     async fn shell(&self) -> anyhow::Result<Duration> {
         let kubectl = self.fleet.system()?.programs().path("kubectl");
-        let contexts: Vec<String> = self.fleet.clusters().iter().map(|c| c.target().to_string()).collect();
+        let contexts: Vec<String> = self
+            .fleet
+            .clusters()
+            .iter()
+            .map(|c| c.target().to_string())
+            .collect();
         let script = format!(
             "for c in {}; do (k() {{ {} --context $c -n {NAMESPACE} rollout \"$@\" deployment/checkout; }}; k undo && k status) & done; wait",
             contexts.join(" "),
@@ -125,9 +167,19 @@ impl Course<'_> {
             .await
             .context("run the shell loop")?;
         let took = begun.elapsed();
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let done = String::from_utf8_lossy(&output.stdout).matches("successfully rolled out").count();
-        ensure!(done == contexts.len(), "{done} of {} rolled out", contexts.len());
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let done = String::from_utf8_lossy(&output.stdout)
+            .matches("successfully rolled out")
+            .count();
+        ensure!(
+            done == contexts.len(),
+            "{done} of {} rolled out",
+            contexts.len()
+        );
         Ok(took)
     }
 }

@@ -101,9 +101,8 @@ async fn a_cancel_that_would_change_nothing_is_refused_with_what_to_do_instead()
     assert!(said.contains("goes back already"), "{said}");
     let close = Wish::Cancel { undo: false };
     practice.request(&job, &close).await.unwrap();
-    let stops = |view: &aldis_core::view::JobView| {
-        !matches!(view.header.state, JobState::Unwinding { .. })
-    };
+    let stops =
+        |view: &aldis_core::view::JobView| !matches!(view.header.state, JobState::Unwinding { .. });
     practice.until(&job, stops).await.unwrap();
     practice.begin(FOUR[0]).await.unwrap();
     practice.until_ended(&job).await.unwrap();

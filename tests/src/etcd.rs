@@ -1,8 +1,8 @@
 //! One real etcd on loopback, for one test.
 //!
 //! Free ports, a folder of its own, short elections, no fsync (the machine does not lose power in a
-//! test). It is killed when dropped. It can be frozen, killed, started again on the same address, and
-//! put back to a snapshot, which is how the tests make a store go back in time.
+//! test; figures of durable work ask for one that syncs). It is killed when dropped. It can be frozen, killed,
+//! started again on the same address, and put back to a snapshot, which is how the tests make a store go back in time.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -34,21 +34,27 @@ pub struct Server {
     client_port: u16,
     peer_port: u16,
     tls: Option<Certificates>,
+    syncs: bool,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts one, in clear text.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_with(None).await
+        Self::start_with(None, false).await
+    }
+
+    /// Starts one, in clear text, that waits for the disk as it does in production.
+    pub async fn start_synced() -> anyhow::Result<Self> {
+        Self::start_with(None, true).await
     }
 
     /// Starts one that talks to clients by mutual TLS.
     pub async fn start_tls(certificates: Certificates) -> anyhow::Result<Self> {
-        Self::start_with(Some(certificates)).await
+        Self::start_with(Some(certificates), false).await
     }
 
-    async fn start_with(tls: Option<Certificates>) -> anyhow::Result<Self> {
+    async fn start_with(tls: Option<Certificates>, syncs: bool) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for etcd")?;
         let mut server = Self {
             data: folder.path().join("data"),
@@ -56,6 +62,7 @@ impl Server {
             client_port: free_port()?,
             peer_port: free_port()?,
             tls,
+            syncs,
             child: None,
         };
         server.write_certificates()?;
@@ -168,9 +175,11 @@ impl Server {
             format!("--initial-cluster=default={peer}"),
             "--heartbeat-interval=50".to_owned(),
             "--election-timeout=500".to_owned(),
-            "--unsafe-no-fsync".to_owned(),
             "--log-level=warn".to_owned(),
         ];
+        if !self.syncs {
+            arguments.push("--unsafe-no-fsync".to_owned());
+        }
         if self.tls.is_some() {
             arguments.extend([
                 "--client-cert-auth".to_owned(),

@@ -3,7 +3,11 @@
 //! Agents are the real ones, with journals on disk; what they act on is [`Simulated`]. A test that uses
 //! this proves nothing about Kubernetes, and says so in its name or its file's.
 
-use std::collections::BTreeMap;
+mod noted;
+mod said;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +31,7 @@ use aldis_proto::v1::fleet_service_client::FleetServiceClient;
 use aldis_proto::v1::job_service_client::JobServiceClient;
 use anyhow::Context;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -34,6 +39,8 @@ use tonic::transport::Channel;
 
 use crate::pki::{Request, TRUST_DOMAIN};
 use crate::plane::Plane;
+use noted::Noted;
+pub use said::Said;
 
 /// For anything that should happen soon: ten times what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,11 +56,15 @@ pub struct Practice {
     jobs: JobServiceClient<Channel>,
     fleet: FleetServiceClient<Channel>,
     patience: Duration,
+    /// Where agents keep their journals.
+    folder: PathBuf,
 }
 
 struct Agent {
-    cluster: Arc<Simulated>,
+    cluster: Arc<Noted>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
+    /// What the running agent has written down and must still say.
+    words: Option<(Ledger, Reports)>,
 }
 
 impl Practice {
@@ -70,38 +81,46 @@ impl Practice {
 
     /// The same on a control plane that was started already.
     pub async fn on(plane: Plane, names: &[&str], patience: Duration) -> anyhow::Result<Self> {
+        let folder = plane.folder();
+        let mut practice = Self::over(plane, folder, patience).await?;
+        practice.join(names).await?;
+        Ok(practice)
+    }
+
+    /// Over a control plane that runs, without agents yet; they will keep their journals in `folder`.
+    pub async fn over(plane: Plane, folder: PathBuf, patience: Duration) -> anyhow::Result<Self> {
         let channel = plane.connect(&Request::user("mei")).await?;
-        let mut practice = Self {
+        Ok(Self {
             jobs: JobServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST),
             fleet: FleetServiceClient::new(channel).max_decoding_message_size(LARGEST),
             plane,
             agents: BTreeMap::new(),
             patience,
-        };
+            folder,
+        })
+    }
+
+    /// Starts an agent for each name, all at once, and waits until all of them may be given work.
+    pub async fn join(&mut self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             let target: TargetName = name.parse()?;
             let cluster = Arc::new(Simulated::new(target.clone(), Duration::ZERO));
-            practice.agents.insert(
-                target,
-                Agent {
-                    cluster,
-                    running: None,
-                },
-            );
-            practice.begin(name).await?;
+            let cluster = Arc::new(Noted::new(cluster));
+            let agent = Agent {
+                cluster,
+                running: None,
+                words: None,
+            };
+            self.agents.insert(target, agent);
+            self.begin(name).await?;
         }
-        practice.until_live(names).await?;
-        Ok(practice)
+        self.until_live(names).await
     }
 
     /// Starts an agent, on the journal it had before.
     pub async fn begin(&mut self, name: &str) -> anyhow::Result<()> {
         let target: TargetName = name.parse()?;
-        let folder = self
-            .plane
-            .folder()
-            .join(target.region())
-            .join(target.cluster());
+        let folder = self.folder.join(target.region()).join(target.cluster());
         std::fs::create_dir_all(&folder)?;
         let request = Request::agent(target.region(), target.cluster(), "1");
         let (certificate, key) = self
@@ -145,6 +164,7 @@ impl Practice {
             process: format!("{:032x}", rand::random::<u128>()),
             machine: session::machine(&journal)?,
         };
+        agent.words = Some((parts.ledger.clone(), parts.reports.clone()));
         let ending = CancellationToken::new();
         let told = ending.clone();
         let running = tokio::spawn(async move {
@@ -164,7 +184,9 @@ impl Practice {
             .context("an agent of that name")?;
         let (ending, running) = agent.running.take().context("an agent that runs")?;
         ending.cancel();
-        Ok(running.await?)
+        running.await?;
+        agent.words = None;
+        Ok(())
     }
 
     /// Connects anew, however long the control plane takes to answer: replicas were started again.
@@ -205,16 +227,22 @@ impl Practice {
             .get(&target)
             .expect("tests name agents that they started")
             .cluster
+            .cluster()
+    }
+
+    /// Counts the steps that the agent of a target begins.
+    pub fn begun(&self, name: &str) -> anyhow::Result<watch::Receiver<u64>> {
+        let agent = self.agents.get(&name.parse()?);
+        Ok(agent.context("an agent of that name")?.cluster.begun())
     }
 
     /// Image and number of changes of `shop/checkout` everywhere.
     pub fn images(&self) -> Vec<(String, u64)> {
         let of = |agent: &Agent| {
-            let image = agent.cluster.image("shop", "checkout").unwrap_or_default();
-            (
-                image,
-                agent.cluster.writes("shop", "checkout").unwrap_or_default(),
-            )
+            let cluster = agent.cluster.cluster();
+            let image = cluster.image("shop", "checkout").unwrap_or_default();
+            let writes = cluster.writes("shop", "checkout").unwrap_or_default();
+            (image, writes)
         };
         self.agents.values().map(of).collect()
     }
@@ -226,32 +254,26 @@ impl Practice {
 
     /// Waits until these agents are in a state.
     pub async fn until_states(&self, names: &[&str], state: &str) -> anyhow::Result<()> {
-        let mut seen = Vec::new();
+        let names: BTreeSet<&str> = names.iter().copied().collect();
+        let mut others = Vec::new();
         let reached = async {
             loop {
-                let all = self
-                    .fleet
-                    .clone()
-                    .list_agents(v1::ListAgentsRequest::default())
-                    .await?;
-                seen = all
-                    .into_inner()
-                    .agents
-                    .into_iter()
-                    .map(|a| (a.target, a.state, a.detail))
-                    .collect();
-                let there = |name: &&str| {
-                    seen.iter()
-                        .any(|(target, is, _)| target == *name && is == state)
-                };
-                if names.iter().all(there) {
+                let asked = tokio::time::Instant::now();
+                let request = v1::ListAgentsRequest::default();
+                let all = self.fleet.clone().list_agents(request).await?.into_inner();
+                others = all.agents;
+                others.retain(|agent| names.contains(agent.target.as_str()));
+                let absent = names.len() - others.len();
+                others.retain(|agent| agent.state != state);
+                if absent + others.len() == 0 {
                     return anyhow::Ok(());
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // A list of a thousand agents takes a while itself: looking is not to be most of the work.
+                tokio::time::sleep(Duration::from_millis(20) + 10 * asked.elapsed()).await;
             }
         };
         let result = tokio::time::timeout(self.patience, reached).await;
-        result.with_context(|| format!("agents are {state}: {seen:?}"))?
+        result.with_context(|| format!("agents are {state}, other than {others:?}"))?
     }
 
     /// Plans a runbook file.

@@ -75,6 +75,15 @@ pub struct Parts {
     pub retention: Duration,
 }
 
+/// How full the queues are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Reports of all agents.
+    pub reports: usize,
+    /// Frames to the agent that is furthest behind.
+    pub frames: usize,
+}
+
 /// Every agent that hangs on this replica. Clones are the same.
 #[derive(Clone)]
 pub struct Sessions(Arc<Shared>);
@@ -130,6 +139,16 @@ impl Sessions {
     /// Number of streams.
     pub fn count(&self) -> usize {
         self.0.live().len()
+    }
+
+    /// What waits to be written or read.
+    pub fn waiting(&self) -> Waiting {
+        let shared = &self.0;
+        let frames = |live: &Arc<Live>| FRAMES - live.frames.capacity().min(FRAMES);
+        Waiting {
+            reports: REPORTS - shared.reports.capacity().min(REPORTS),
+            frames: shared.live().values().map(frames).max().unwrap_or(0),
+        }
     }
 
     /// Asks every agent to open a stream elsewhere, before this replica ends, and takes in no other.
