@@ -1,6 +1,6 @@
 module aldis.dev/tests/fleet/buf
 
-go 1.26
+go 1.26.7
 
 tool github.com/bufbuild/buf/cmd/buf
 
