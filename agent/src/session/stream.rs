@@ -97,7 +97,7 @@ impl Stream {
         loop {
             let done = tokio::select! {
                 frame = self.incoming.try_next() => match frame {
-                    Ok(Some(frame)) => self.hear(parts, desk, frame).await,
+                    Ok(Some(frame)) => self.hear(parts, desk, frame, closing).await,
                     Ok(None) => Err(End::Broken("closed by the replica".to_owned())),
                     Err(status) => Err(End::Broken(status.message().to_owned())),
                 },
@@ -161,6 +161,7 @@ impl Stream {
         parts: &Parts,
         desk: &Desk,
         frame: v1::SessionResponse,
+        closing: &watch::Receiver<bool>,
     ) -> Result<(), End> {
         let token = fence_from(frame.fence.as_ref());
         let revision = u64::try_from(frame.store_revision).unwrap_or(0);
@@ -177,7 +178,7 @@ impl Stream {
             Some(In::Order(order)) => self.order(parts, desk, &order).await,
             Some(In::Acknowledge(acknowledge)) => acknowledged(parts, &acknowledge).await,
             Some(In::Ask(ask)) => self.answer(parts, ask),
-            Some(In::OpenLogs(open)) => self.open_lines(parts, open),
+            Some(In::OpenLogs(open)) => self.open_lines(parts, open, closing.clone()),
             Some(In::Move(moved)) => {
                 return Err(End::Move {
                     within: Duration::from_millis(moved.within_ms),
@@ -281,14 +282,20 @@ impl Stream {
         tokio::spawn(answering.instrument(span));
     }
 
-    fn open_lines(&self, parts: &Parts, open: v1::OpenLogs) {
+    /// Lines go on over a move of the session, and end with the agent: whoever reads them must not take its silence
+    /// for nothing to say.
+    fn open_lines(&self, parts: &Parts, open: v1::OpenLogs, mut closing: watch::Receiver<bool>) {
         let Ok(place) = self.pace.lines.clone().try_acquire_owned() else {
             return warn!(job = open.job, "more than {LINES} log streams at once");
         };
         let (parts, settings) = (parts.clone(), self.settings.clone());
         let endpoint = self.endpoint.clone();
         tokio::spawn(async move {
-            if let Err(error) = lines::send(&parts, &settings, &endpoint, &open).await {
+            let sent = tokio::select! {
+                sent = lines::send(&parts, &settings, &endpoint, &open) => sent,
+                () = super::closed(&mut closing) => Ok(()),
+            };
+            if let Err(error) = sent {
                 debug!(job = open.job, %error, "log stream ends");
             }
             drop(place);
