@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::warn;
 
-use super::{Error, Kind, Services};
+use super::{Error, Services};
 use crate::agents::{Agents, AskError};
 use crate::jobs;
 use crate::leader::inventory;
@@ -136,19 +136,13 @@ impl Services {
         Ok(core_view::job(&ended, &[], self.now()))
     }
 
-    /// A replica that is cut off from the store has a view that looks complete and is not: what it would
-    /// show as going on may be over. Whoever asks goes on to another one.
+    /// For what goes on after it began: the proof may be older than for a question, the view not over.
     pub(super) fn sees_the_store(&self) -> Result<(), Error> {
         let stale = self.0.view.stale_for(self.0.clock.boot_now());
-        if stale <= HOPELESS_AFTER {
-            return Ok(());
+        match stale <= HOPELESS_AFTER {
+            true => Ok(()),
+            false => Err(self.unseen()),
         }
-        let why = format!(
-            "this replica has not seen the store for {} s: what it knows may be over",
-            stale.as_secs()
-        );
-        Err(Error::new(Kind::Unavailable, why)
-            .hint("ask another replica; jobs do not depend on this one"))
     }
 
     /// The job, if it has not ended; also where it was made on another replica a moment ago.

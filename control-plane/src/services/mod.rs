@@ -35,7 +35,7 @@ use aldis_core::inventory::Limits;
 use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::jobs::Plans;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::turns::Turns;
 use crate::view::View;
 
@@ -111,16 +111,26 @@ impl Services {
         if is_fresh() {
             return Ok(self);
         }
-        // The store may know why, and a proof may be under way: a replica that was just started.
-        self.0.store.read_revision().await?;
+        // A proof may be under way: of a replica that was just started.
+        if let Err(error @ store::Error::WentBack { .. }) = self.0.store.read_revision().await {
+            return Err(error.into());
+        }
         for _ in 0..LOOKS {
             tokio::time::sleep(BETWEEN_LOOKS).await;
             if is_fresh() {
                 return Ok(self);
             }
         }
-        let problem = "this replica cannot prove that it knows the newest state";
-        Err(Error::new(Kind::Unavailable, problem).hint("try again, or ask another replica"))
+        Err(self.unseen())
+    }
+
+    /// What a replica says that is cut off from the store: its view looks complete and is not.
+    fn unseen(&self) -> Error {
+        let stale = self.0.view.stale_for(self.0.clock.boot_now()).as_secs();
+        let why =
+            format!("this replica has not seen the store for {stale} s: what it knows may be over");
+        Error::new(Kind::Unavailable, why)
+            .hint("ask another replica; jobs do not depend on this one")
     }
 
     fn now(&self) -> Timestamp {
