@@ -6,7 +6,7 @@ use std::time::Duration;
 use aldis_control_plane::agents::{AgentFacts, Agents, AskError, Logged};
 use aldis_control_plane::clock::SystemClock;
 use aldis_control_plane::jobs::Plans;
-use aldis_control_plane::records;
+use aldis_control_plane::records::{self, PlanHeader};
 use aldis_control_plane::services::{Parts, Services};
 use aldis_control_plane::store::embedded::Embedded;
 use aldis_control_plane::store::lossy::{Lossy, Really};
@@ -16,6 +16,7 @@ use aldis_control_plane::view::View;
 use aldis_core::ids::{JobId, TargetName};
 use aldis_core::inventory::Limits;
 use aldis_core::job::{Header, JobState, Wish};
+use aldis_core::plan::Plan;
 use aldis_core::question::{Answer, Question};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -46,6 +47,20 @@ impl Agents for Nobody {
     }
 }
 
+/// The plan of a job, without any part.
+fn plan(job: &Header) -> PlanHeader {
+    let samples = include_str!("../records/v1/plan-header.json");
+    let mut samples: Vec<PlanHeader> = serde_json::from_str(samples).unwrap();
+    let sample = samples.remove(0);
+    let (by, at) = (sample.planned_by.clone(), sample.planned_at);
+    let plan = Plan::new(job.plan.clone(), sample.scope.clone(), [].into(), by, at);
+    PlanHeader {
+        id: plan.id,
+        digest: plan.digest,
+        ..sample
+    }
+}
+
 /// Services over a store that loses the reply to one commit, and a job that runs.
 async fn losing(really: Really) -> (Services, JobId, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -56,10 +71,16 @@ async fn losing(really: Really) -> (Services, JobId, tempfile::TempDir) {
     let mut header: Header = serde_json::from_value(headers[0].clone()).unwrap();
     header.id = JobId::new(format!("j-{}", "0".repeat(32)));
     header.state = JobState::Running;
-    let key = keys::job_header(header.id.as_str());
+    let plan = plan(&header);
     let job = Commit {
         preconditions: vec![],
-        writes: vec![Write::put(key, records::write(&header))],
+        writes: vec![
+            Write::put(
+                keys::job_header(header.id.as_str()),
+                records::write(&header),
+            ),
+            Write::put(keys::plan_header(plan.id.as_str()), records::write(&plan)),
+        ],
     };
     kept.commit(job).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(Lossy::losing(Arc::new(kept), 1, really));
