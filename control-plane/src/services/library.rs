@@ -177,8 +177,12 @@ fn named(record: &Record) -> Option<(String, u32)> {
 }
 
 fn no_such(wanted: &str, pushed: &[Record]) -> Error {
-    let ours = builtin::ALL.iter().map(|(name, _)| (*name).to_owned());
-    let pushed = pushed.iter().filter_map(named).map(|(name, _)| name);
+    let ours = builtin::ALL.iter().filter_map(|(name, _)| {
+        let version = built_in(name).ok()??.runbook.metadata.version;
+        Some(format!("{name}@{version}"))
+    });
+    let pushed = pushed.iter().filter_map(named);
+    let pushed = pushed.map(|(name, version)| format!("{name}@{version}"));
     let names: BTreeSet<String> = ours.chain(pushed).collect();
     let names: Vec<String> = names.into_iter().collect();
     Error::not_found(format!("there is no runbook `{wanted}`")).hint(format!(
