@@ -66,11 +66,14 @@ log: {{level: warn}}
         agent
     }
 
-    /// Starts it again.
+    /// Starts it again. A point kills once, unless it says itself what it does (`NAME=sleep:MS`).
     pub(crate) fn begin(&mut self, armed: &[&str]) {
         let points: Vec<String> = armed
             .iter()
             .map(|point| {
+                if point.contains('=') {
+                    return (*point).to_owned();
+                }
                 let marker = self.folder.join(format!("killed-{point}"));
                 // One file for one killing: a second arming kills again.
                 let _ = std::fs::remove_file(&marker);

@@ -8,8 +8,12 @@ use crate::agent::Agent;
 use crate::{DEPLOY, TARGET};
 
 async fn killed_at(point: &str, runbook: String) -> (Practice, Agent, String) {
+    killed(&[point], runbook).await
+}
+
+async fn killed(points: &[&str], runbook: String) -> (Practice, Agent, String) {
     let practice = Practice::start(&[]).await.unwrap();
-    let mut agent = Agent::start(&practice, &[point]);
+    let mut agent = Agent::start(&practice, points);
     practice.until_live(&[TARGET]).await.unwrap();
     let plan = practice
         .plan(&runbook, json!({"image": "checkout:v3"}))
@@ -41,7 +45,9 @@ async fn a_deleted_journal_is_made_up_for_by_looking_and_nothing_is_done_twice()
 
 #[tokio::test]
 async fn a_journal_cut_after_it_was_reported_is_set_aside_and_its_work_looked_for() {
-    let (practice, mut agent, job) = killed_at("agent-after-outcome", patient()).await;
+    // An effect that takes its time, so that its intent is reported before the agent dies.
+    let points = ["agent-after-effect=sleep:2000", "agent-after-outcome"];
+    let (practice, mut agent, job) = killed(&points, patient()).await;
     let target = TARGET.parse().unwrap();
     practice
         .until(&job, |view| {

@@ -222,8 +222,7 @@ impl Practice {
     /// What the agent of a target acts on.
     pub fn cluster(&self, name: &str) -> &Simulated {
         let target = name.parse().expect("tests name targets rightly");
-        self
-            .agents
+        self.agents
             .get(&target)
             .expect("tests name agents that they started")
             .cluster
