@@ -101,20 +101,22 @@ impl Plane {
             let program = program(name, config).when_it_ends(WhenItEnds::StartAgain);
             Ok(Life::Apart(Process::start(&folder, program)?))
         };
-        let mut plane = Self::start_each(&store, apart.limits, apart.replicas, begin).await?;
+        let mut plane = Self::start_each(&store, apart.limits, apart.replicas, true, begin).await?;
         plane.processes = Some(processes);
         Ok(plane)
     }
 
     async fn start_on(store: &str, limits: &str, replicas: usize) -> anyhow::Result<Self> {
         let limits = format!("{SHORT}, {limits}");
-        Self::start_each(store, &limits, replicas, |_, config| here(config)).await
+        // In one process a replica that starts again would find its port taken.
+        Self::start_each(store, &limits, replicas, false, |_, config| here(config)).await
     }
 
     async fn start_each(
         store: &str,
         limits: &str,
         replicas: usize,
+        monitored: bool,
         begin: impl Fn(&str, &Path) -> anyhow::Result<Life>,
     ) -> anyhow::Result<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -130,7 +132,10 @@ impl Plane {
         for number in 1..=replicas {
             let name = format!("cp-{number}");
             let (address, metrics) = (free_address()?, free_address()?);
-            let text = config_text(&name, [address, metrics], store, limits);
+            let mut text = config_text(&name, address, store, limits);
+            if monitored {
+                text.push_str(&format!("monitoring: {{listen: '{metrics}'}}\n"));
+            }
             let config = plane.write_config(&name, &text)?;
             let life = begin(&name, &config)?;
             plane.replicas.push(Replica {
@@ -354,8 +359,7 @@ impl Drop for Plane {
     }
 }
 
-fn config_text(name: &str, at: [SocketAddr; 2], store: &str, limits: &str) -> String {
-    let [address, metrics] = at;
+fn config_text(name: &str, address: SocketAddr, store: &str, limits: &str) -> String {
     let port = address.port();
     format!(
         "replica: {name}
@@ -365,7 +369,6 @@ trustDomain: {TRUST_DOMAIN}
 tls: {{certificate: {name}.crt, key: {name}.key, ca: ca.pem}}
 store: {store}
 limits: {{{limits}}}
-monitoring: {{listen: '{metrics}'}}
 "
     )
 }
