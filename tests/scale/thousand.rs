@@ -93,11 +93,6 @@ async fn a_thousand_real_agents_on_practice_clusters_are_each_changed_once_and_h
     let lives = fleet.practice.plane.process("cp-1").unwrap().starts();
     assert_eq!(lives, 1, "the memory is that of one process");
     let grown = |now: u64| now.saturating_sub(fleet.empty.now) / AGENTS as u64;
-    println!(
-        "grown {} and {} KiB for each agent",
-        grown(idle.now),
-        grown(worked.peak)
-    );
     assert!(grown(idle.now) <= IDLE_KIB, "{:?} {idle:?}", fleet.empty);
     assert!(
         grown(worked.peak) <= PEAK_KIB,
