@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use aldis_core::job::{JobState, Rest, TargetState, Verdict, Wish};
+use aldis_core::outcome::StepState;
 use aldis_core::view::JobView;
-use aldis_tests::practice::{Practice, rests};
+use aldis_tests::practice::{PATIENCE, Practice, rests};
 use serde_json::json;
 
 use crate::{DEPLOY, FOUR, ROLLBACK};
@@ -28,7 +29,9 @@ fn waits_for(text: &str) -> impl Fn(&JobView) -> bool {
 
 #[tokio::test]
 async fn a_deferred_target_is_planned_when_it_is_back_and_waits_for_who_holds_its_object() {
-    let mut practice = Practice::start(&FOUR).await.unwrap();
+    let mut practice = Practice::start_patiently(&FOUR, PATIENCE * 4)
+        .await
+        .unwrap();
     let slow = deploy_that_waits(60);
     let image = json!({"image": "checkout:v3"});
     let first = practice.plan_on(&slow, image, &[FOUR[3]]).await.unwrap();
@@ -73,8 +76,15 @@ async fn a_job_that_waits_for_an_operator_holds_only_what_is_in_doubt() {
         .await
         .unwrap();
     let first = practice.submit(&plan).await.unwrap();
-    let changed = |_: &JobView| practice.images()[1].1 == 1;
-    practice.until(&first, changed).await.unwrap();
+    // In its last step: how long an absent agent is waited for is the time of the steps that are left.
+    let waits = |view: &JobView| {
+        let steps = &view.targets[&FOUR[1].parse().unwrap()].steps;
+        let begun = |state: &StepState| matches!(state, StepState::Running { .. });
+        steps
+            .iter()
+            .any(|(id, state)| id.as_str() == "until" && begun(state))
+    };
+    practice.until(&first, waits).await.unwrap();
     practice.end(FOUR[1]).await.unwrap();
     let asks = |view: &JobView| matches!(view.header.state, JobState::NeedsOperator { .. });
     let view = practice.until(&first, asks).await.unwrap();

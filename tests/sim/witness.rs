@@ -324,10 +324,7 @@ impl Seen {
             (Some(Name::Lock { .. }), _) => true,
             (Some(Name::PlanPart { .. }), Some(value)) => self.late_part(parse(key, value)),
             _ if key.as_str().starts_with(keys::ENDED) => {
-                if let Some(value) = value {
-                    self.end(parse(key, value));
-                }
-                true
+                value.is_none_or(|value| self.end(parse(key, value)))
             }
             _ => false,
         }
@@ -388,7 +385,9 @@ impl Seen {
         part.late
     }
 
-    fn end(&mut self, ended: Ended) {
+    /// Whether it is the end itself, which is the leader's. What an agent tells after it is written beside it by the
+    /// replica that heard it, as any report is.
+    fn end(&mut self, ended: Ended) -> bool {
         let plan = self.plans[&ended.header.plan].clone();
         let late_parts = BTreeMap::new();
         let id = ended.header.id.clone();
@@ -398,7 +397,7 @@ impl Seen {
             late_parts,
             targets: ended.targets,
         };
-        self.ended.insert(id, job);
+        self.ended.insert(id, job).is_none()
     }
 
     fn nothing_lost(&self) {
