@@ -17,6 +17,8 @@ etcd_version=3.6.16
 kubernetes_version=1.36.3
 kwok_version=0.8.0
 buf_version=1.75.0
+versitygw_version=1.8.0
+metrics_server_version=0.9.0
 go_needed=1.26
 
 say() { printf 'aldis: %s\n' "$*" >&2; }
@@ -139,14 +141,43 @@ build_buf() {
     build buf '' "$1/buf" github.com/bufbuild/buf/cmd/buf
 }
 
+# An object store for the fleet. Says a version only when told one.
+versitygw() {
+    local folder=$cache/versitygw-$versitygw_version
+    have "$folder" versitygw && return
+    on_machine versitygw "$versitygw_version" --version && return
+    need_go versitygw
+    say "building versitygw $versitygw_version into $folder (about a minute, once)"
+    finish "$folder" build_versitygw
+}
+
+build_versitygw() {
+    build versitygw "-X main.Version=$versitygw_version" "$1/versitygw" github.com/versity/versitygw/cmd/versitygw
+}
+
+# Usage of nodes and pods, for each cluster.
+metrics-server() {
+    local folder=$cache/metrics-server-$metrics_server_version
+    have "$folder" metrics-server && return
+    on_machine metrics-server "$metrics_server_version" --version && return
+    need_go metrics-server
+    say "building metrics-server $metrics_server_version into $folder (about two minutes and a half, once)"
+    finish "$folder" build_metrics_server
+}
+
+build_metrics_server() {
+    build metrics-server "-X k8s.io/client-go/pkg/version.gitVersion=v$metrics_server_version" \
+        "$1/metrics-server" sigs.k8s.io/metrics-server/cmd/metrics-server
+}
+
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-[ $# -gt 0 ] || set -- etcd kwok kubernetes buf
+[ $# -gt 0 ] || set -- etcd kwok kubernetes buf versitygw metrics-server
 for wanted in "$@"; do
     case $wanted in
-        etcd | kwok | kubernetes | buf) "$wanted" ;;
-        *) say "$wanted is not built here: etcd, kwok, kubernetes or buf" && exit 2 ;;
+        etcd | kwok | kubernetes | buf | versitygw | metrics-server) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok, kubernetes, buf, versitygw or metrics-server" && exit 2 ;;
     esac
 done
 printf '%s\n' "$cache"

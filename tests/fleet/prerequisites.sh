@@ -23,6 +23,10 @@ command -v protoc >/dev/null || missing+=(protobuf-compiler)
 protoc --descriptor_set_out=/dev/null google/protobuf/descriptor.proto 2>/dev/null || missing+=(libprotobuf-dev)
 command -v cc >/dev/null || missing+=(build-essential)
 command -v flock >/dev/null || missing+=(util-linux)
+# The services of a fleet. Their versions are looked at when they are started.
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v prometheus >/dev/null || missing+=(prometheus)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -32,5 +36,19 @@ fi
 sudo=
 [ "$(id -u)" -eq 0 ] || sudo=sudo
 say "installing ${missing[*]}"
+# Servers are wanted as programs only: their packages shall start nothing, and make no database of the
+# machine's own. Both settings are taken back when the packages are there.
+quiet=()
+place() {
+    [ -e "$1" ] && return
+    $sudo mkdir -p "$(dirname "$1")"
+    printf '%b' "$2" | $sudo tee "$1" >/dev/null
+    $sudo chmod 755 "$1"
+    quiet+=("$1")
+}
+restore() { [ ${#quiet[@]} -eq 0 ] || $sudo rm -f "${quiet[@]}"; }
+trap restore EXIT
+place /usr/sbin/policy-rc.d '#!/bin/sh\nexit 101\n'
+place /etc/postgresql-common/createcluster.d/aldis.conf 'create_main_cluster = false\n'
 $sudo apt-get update -qq
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
