@@ -196,8 +196,13 @@ impl Process {
 
     /// Asks it to end, and kills it when it takes too long. Leaves it down.
     pub fn stop(&self) {
+        self.stop_by(Signal::TERM);
+    }
+
+    /// The same for a program that takes another signal for a wish to end.
+    pub fn stop_by(&self, signal: Signal) {
         self.shared.want(Wanted::Down);
-        self.shared.end(GRACE);
+        self.shared.end(signal, GRACE);
     }
 
     /// Starts it again after it ended or was stopped.
@@ -262,10 +267,10 @@ impl Shared {
         drop(self.wait_until_down(state, GRACE));
     }
 
-    fn end(&self, grace: Duration) {
+    fn end(&self, signal: Signal, grace: Duration) {
         let state = self.lock();
         if let Some(pid) = state.pid {
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
         drop(self.wait_until_down(state, grace));
         self.end_now();
@@ -496,7 +501,7 @@ mod tests {
         let process = Process::start(&folder, shell("trap '' TERM; echo up; sleep 600")).unwrap();
         until("it is deaf", || process.last_words().contains("up"));
         process.shared.want(Wanted::Down);
-        process.shared.end(Duration::from_millis(50));
+        process.shared.end(Signal::TERM, Duration::from_millis(50));
         assert_eq!(process.pid(), None);
     }
 
