@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aldis_tests::fleet::folder::Folder;
+use aldis_tests::fleet::process::Process;
 use aldis_tests::fleet::ready::eventually;
 use aldis_tests::fleet::services::{Service, Services};
 use anyhow::ensure;
@@ -51,6 +52,35 @@ async fn when_a_set_is_dropped_its_processes_and_ports_are_gone() {
     };
     let gone = eventually(Duration::from_secs(30), "all of it is gone", look).await;
     gone.unwrap();
+}
+
+/// A checkout in root's home is closed to the user that root's Postgres runs as.
+#[tokio::test]
+async fn postgres_starts_for_a_folder_that_its_user_cannot_enter_and_leaves_nothing_elsewhere() {
+    let closed = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(closed.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    let folder = Folder::make(&closed.path().join("fleet")).unwrap();
+    let options = only([Service::Postgres]);
+    let services = Services::start(&folder, options).await.unwrap();
+    let places: Vec<_> = services.programs().into_iter().map(data).collect();
+    assert!(places.iter().all(|place| place.is_dir()), "{places:?}");
+
+    drop(services);
+    drop(closed);
+
+    for place in places {
+        let home = place.parent().unwrap();
+        assert!(!home.exists(), "{} is left", home.display());
+    }
+}
+
+/// Where a Postgres has its data, by its command line.
+fn data(server: &Process) -> PathBuf {
+    let pid = server.pid().unwrap().as_raw_nonzero();
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let line = String::from_utf8(line).unwrap();
+    let mut words = line.split('\0').skip_while(|word| *word != "-D");
+    PathBuf::from(words.nth(1).unwrap())
 }
 
 #[tokio::test]
@@ -128,7 +158,7 @@ fn contains(bytes: &[u8], word: &str) -> bool {
 }
 
 /// Every file below a folder but the servers' own data, which no other user can enter.
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let found = entries.flat_map(|entry| {
         let path = entry.path();

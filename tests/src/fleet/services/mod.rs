@@ -141,6 +141,9 @@ impl Services {
     /// Takes clusters in: their shop pods are scraped from here on, and each gets its metrics-server.
     /// Those with simulated nodes are left out of both.
     pub async fn follow(&mut self, members: &[Member]) -> anyhow::Result<()> {
+        if !self.measures() {
+            return Ok(());
+        }
         let (real, simulated): (Vec<_>, Vec<_>) = members
             .iter()
             .partition(|member| member.nodes == Nodes::Real);
@@ -262,6 +265,12 @@ impl Services {
             .iter()
             .for_each(|one| add(one.environment(address)));
         found
+    }
+
+    /// Whether any of them looks at clusters.
+    fn measures(&self) -> bool {
+        let measuring = [Service::Prometheus, Service::Metrics];
+        measuring.into_iter().any(|one| self.wanted.contains(one))
     }
 
     /// What there is not, where nodes are simulated: there is nothing behind them to be measured.
