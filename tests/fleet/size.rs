@@ -43,6 +43,7 @@ impl Size {
                 times: Times::AsShipped,
             }),
             tell,
+            ..Options::default()
         }
     }
 

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 use self::cluster::Cluster;
 use self::etcd::Etcd;
 use self::folder::Folder;
+use self::services::{Member, Nodes, Services, Wanted};
 use self::system::System;
 
 /// The clusters of a fleet, in the order in which a smaller one takes them.
@@ -44,6 +45,8 @@ pub struct Options {
     pub clusters: usize,
     /// Aldis itself, where it is wanted beside the clusters.
     pub system: Option<system::Options>,
+    /// What stands beside the clusters: databases, an object store and the like.
+    pub services: Wanted,
     /// Told of each part that is up.
     pub tell: fn(&str),
 }
@@ -53,6 +56,7 @@ impl Default for Options {
         Self {
             clusters: TARGETS.len(),
             system: None,
+            services: Wanted::none(),
             tell: |_| {},
         }
     }
@@ -67,6 +71,7 @@ pub struct Fleet {
 /// Killed in this order: API servers do not end while their store is gone.
 struct Parts {
     system: Option<System>,
+    services: Services,
     clusters: Vec<Cluster>,
     _objects: Etcd,
     folder: Folder,
@@ -114,6 +119,11 @@ impl Fleet {
         system.context("this fleet has clusters only")
     }
 
+    /// What stands beside the clusters, as far as it was wanted.
+    pub fn services(&self) -> &Services {
+        &self.parts().services
+    }
+
     /// Where its files are.
     pub fn folder(&self) -> &Folder {
         &self.parts().folder
@@ -146,16 +156,29 @@ impl Drop for Fleet {
 impl Parts {
     async fn start(folder: Folder, options: Options) -> anyhow::Result<Self> {
         let objects = Etcd::start(&folder, "objects").await?;
+        let targets = targets(options.clusters)?;
+        let wanted = services::Options {
+            wanted: options.services,
+            regions: regions(&targets),
+            addresses: Vec::new(),
+            tell: options.tell,
+        };
         let store = objects.endpoint();
-        let clusters = try_join_all(targets(options.clusters)?.into_iter().map(|target| {
+        let clusters = try_join_all(targets.into_iter().map(|target| {
             let (folder, store) = (folder.clone(), store.clone());
             async move {
                 let cluster = Cluster::start(&folder, target, &store).await?;
                 (options.tell)(&format!("cluster {} is up", cluster.target()));
                 anyhow::Ok(cluster)
             }
-        }))
-        .await?;
+        }));
+        let services = Services::start(&folder, wanted);
+        let (clusters, mut services) = tokio::try_join!(clusters, services)?;
+        let members: Vec<Member> = clusters.iter().map(|one| member(&folder, one)).collect();
+        services.follow(&members).await?;
+        if let Some(remark) = services.remark() {
+            (options.tell)(&remark);
+        }
         let system = match options.system {
             None => None,
             Some(wanted) => Some(System::start(&folder, &clusters, wanted).await?),
@@ -168,11 +191,31 @@ impl Parts {
         }
         Ok(Self {
             system,
+            services,
             clusters,
             _objects: objects,
             folder,
         })
     }
+}
+
+/// A cluster as the services know it.
+fn member(folder: &Folder, cluster: &Cluster) -> Member {
+    let files = folder.path(cluster::file_name(cluster.target()));
+    Member {
+        target: cluster.target().clone(),
+        client: cluster.client(),
+        kubeconfig: files.join("admin.kubeconfig"),
+        kubelet_authority: files.join("certificates/ca.crt"),
+        nodes: Nodes::Simulated,
+    }
+}
+
+/// Each region once, the first target's first.
+fn regions(targets: &[TargetName]) -> Vec<String> {
+    let mut regions: Vec<String> = targets.iter().map(|one| one.region().to_string()).collect();
+    regions.dedup();
+    regions
 }
 
 fn targets(count: usize) -> anyhow::Result<Vec<TargetName>> {
