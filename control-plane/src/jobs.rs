@@ -57,9 +57,13 @@ pub struct Loaded {
     pub requests: Vec<Request>,
 }
 
+/// The header of a plan, with the record it was read from.
+pub type StoredPlan = (Record, Arc<PlanHeader>);
+
 /// Plans by id.
 pub struct Plans {
     store: Arc<dyn Store>,
+    headers: Mutex<BTreeMap<PlanId, StoredPlan>>,
     kept: Mutex<BTreeMap<PlanId, Arc<Plan>>>,
     late: Mutex<BTreeMap<PlanId, Late>>,
 }
@@ -75,6 +79,7 @@ impl Plans {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            headers: Mutex::default(),
             kept: Mutex::default(),
             late: Mutex::default(),
         }
@@ -92,6 +97,22 @@ impl Plans {
         }
         kept.insert(id.clone(), plan.clone());
         Ok(plan)
+    }
+
+    /// The header of a plan as it was read last. It may have expired meanwhile: whoever writes on it makes its
+    /// record a precondition.
+    pub fn kept_header(&self, id: &PlanId) -> Option<StoredPlan> {
+        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        headers.get(id).cloned()
+    }
+
+    /// Keeps a header for the next who asks.
+    pub fn keep_header(&self, stored: &StoredPlan) {
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        if headers.len() >= KEPT_PLANS {
+            headers.pop_first();
+        }
+        headers.insert(stored.1.id.clone(), stored.clone());
     }
 
     /// The plan of a hot job, if it was loaded before: for those who must not wait.

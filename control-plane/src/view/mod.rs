@@ -72,6 +72,8 @@ struct Shared {
 #[derive(Default)]
 struct Known {
     records: BTreeMap<Key, Record>,
+    /// Headers of jobs among them, counted as they come and go.
+    open_jobs: usize,
     /// The highest revision among all that was told.
     revision: Revision,
 }
@@ -111,6 +113,11 @@ impl View {
     /// Looks at all records at once. Nothing can change meanwhile, so be quick and do not wait.
     pub fn read<T>(&self, look: impl FnOnce(&BTreeMap<Key, Record>) -> T) -> T {
         look(&self.0.shared.known().records)
+    }
+
+    /// How many jobs have not left the hot prefix.
+    pub fn open_jobs(&self) -> usize {
+        self.0.shared.known().open_jobs
     }
 
     /// Wakes with each change. It carries no data: read afresh.
