@@ -118,7 +118,7 @@ impl Plans {
     /// The plan of a hot job, if it was loaded before: for those who must not wait.
     pub fn kept_plan(&self, job: &JobId, view: &View) -> Option<Arc<Plan>> {
         let record = view.get(&keys::job_header(job.as_str()))?;
-        let header: Header = records::read(&record).ok()?;
+        let header: Arc<Header> = records::shared(&record).ok()?;
         self.kept().get(&header.plan).cloned()
     }
 
@@ -241,7 +241,7 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     else {
         return Ok(None);
     };
-    let parsed: Header = records::read(&header)?;
+    let parsed = Header::clone(&*records::shared(&header)?);
     let plan = plans.load(&parsed.plan).await?;
     let late_parts = plans.late_parts(&plan).await?;
     let mut loaded = Loaded {
@@ -258,7 +258,7 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     for record in records {
         match record.key.name() {
             Some(Name::JobTarget { .. }) => {
-                let target: Target = records::read(&record)?;
+                let target = Target::clone(&*records::shared(&record)?);
                 loaded.targets.insert(target.name.clone(), record);
                 loaded.job.targets.insert(target.name.clone(), target);
             }
@@ -286,8 +286,8 @@ pub fn headers(view: &View) -> Headers {
     let mut headers = Headers::default();
     view.read(|all| {
         for job in ids(all) {
-            match all.get(&keys::job_header(job.as_str())).map(records::read) {
-                Some(Ok(header)) => headers.readable.push(header),
+            match all.get(&keys::job_header(job.as_str())).map(records::shared::<Header>) {
+                Some(Ok(header)) => headers.readable.push(Header::clone(&header)),
                 Some(Err(error)) => headers.unreadable.push(error),
                 None => {}
             }
@@ -327,12 +327,11 @@ fn first_at<'a>(all: &'a BTreeMap<Key, Record>, from: &str) -> Option<&'a Key> {
 
 /// Jobs of which operators asked something, folded in or not.
 pub fn with_requests(all: &BTreeMap<Key, Record>) -> BTreeSet<JobId> {
-    crate::view::under(all, keys::JOBS)
-        .filter_map(|record| match record.key.name() {
-            Some(Name::JobRequest { job, .. }) => Some(JobId::new(job)),
-            _ => None,
-        })
-        .collect()
+    let asked = |job: &JobId| {
+        let prefix = keys::job_requests(job.as_str());
+        crate::view::under(all, &prefix).next().is_some()
+    };
+    ids(all).into_iter().filter(asked).collect()
 }
 
 /// The header of an ended job, without its targets.

@@ -85,13 +85,7 @@ fn must(holds: bool, promise: &str, what: impl FnOnce() -> String) {
 
 fn parse<T: records::Layout>(key: &Key, value: &Bytes) -> T {
     let at = Revision(0);
-    let record = Record {
-        key: key.clone(),
-        value: value.clone(),
-        created: at,
-        modified: at,
-        lease: None,
-    };
+    let record = Record::new(key.clone(), value.clone(), at, at);
     records::read(&record).unwrap_or_else(|error| panic!("{error}"))
 }
 

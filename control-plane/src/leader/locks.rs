@@ -120,7 +120,7 @@ impl Term<'_> {
         for name in names {
             let key = key(&name);
             let ours = match self.parts.view.get(&key) {
-                Some(record) => records::read::<Lock>(&record)?.job == *job,
+                Some(record) => records::shared::<Lock>(&record)?.job == *job,
                 None => false,
             };
             if !ours {
@@ -226,8 +226,8 @@ fn key(name: &LockName) -> Key {
 /// The job that holds a lock, as far as the view knows.
 pub(super) fn holder(view: &View, name: &LockName) -> Result<Option<JobId>, records::Error> {
     let record = view.get(&key(name));
-    let lock = record.map(|record| records::read::<Lock>(&record));
-    Ok(lock.transpose()?.map(|lock| lock.job))
+    let lock = record.map(|record| records::shared::<Lock>(&record));
+    Ok(lock.transpose()?.map(|lock| lock.job.clone()))
 }
 
 /// Deferred targets whose late plan met another job's lock, where that job holds it still.

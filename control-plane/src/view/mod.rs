@@ -125,6 +125,11 @@ impl View {
         self.0.shared.changed.subscribe()
     }
 
+    /// How many changes there were: with the same number, nothing has changed.
+    pub fn changes(&self) -> u64 {
+        *self.0.shared.changed.borrow()
+    }
+
     /// The revision that the view has reached; `None` until everything was listed once.
     pub fn revision(&self) -> Option<Revision> {
         *self.0.shared.reached.borrow()
