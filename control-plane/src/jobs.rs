@@ -258,7 +258,7 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     for record in records {
         match record.key.name() {
             Some(Name::JobTarget { .. }) => {
-                let target = Target::clone(&*records::shared(&record)?);
+                let target: Arc<Target> = records::shared(&record)?;
                 loaded.targets.insert(target.name.clone(), record);
                 loaded.job.targets.insert(target.name.clone(), target);
             }
@@ -286,7 +286,10 @@ pub fn headers(view: &View) -> Headers {
     let mut headers = Headers::default();
     view.read(|all| {
         for job in ids(all) {
-            match all.get(&keys::job_header(job.as_str())).map(records::shared::<Header>) {
+            match all
+                .get(&keys::job_header(job.as_str()))
+                .map(records::shared::<Header>)
+            {
                 Some(Ok(header)) => headers.readable.push(Header::clone(&header)),
                 Some(Err(error)) => headers.unreadable.push(error),
                 None => {}
@@ -356,12 +359,14 @@ pub async fn ended(store: &dyn Store, plans: &Plans, id: &JobId) -> Result<Optio
     let Ended {
         header, targets, ..
     } = records::read(&record)?;
+    let targets = targets.into_iter();
+    let targets = targets.map(|(name, target)| (name, Arc::new(target)));
     let plan = plans.load(&header.plan).await?;
     let late_parts = plans.late_parts(&plan).await?;
     Ok(Some(Job {
         header,
         plan,
         late_parts,
-        targets,
+        targets: targets.collect(),
     }))
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aldis_core::ids::{JobId, TargetName};
 use aldis_core::inventory::Turn;
-use aldis_core::job::{Event, Job, LockName, Target};
+use aldis_core::job::{Event, Job, LockName};
 use aldis_core::queue::{self, Queued};
 
 use super::{Error, Term};
@@ -103,7 +103,7 @@ impl Term<'_> {
         let in_doubt = |lock: &Lock| {
             targets
                 .get(&lock.target)
-                .is_some_and(Target::is_open_question)
+                .is_some_and(|target| target.is_open_question())
         };
         let revision = self.free(|lock| lock.job == *id && !in_doubt(lock)).await?;
         self.parts.view.reaches(revision).await;
