@@ -22,10 +22,7 @@ fn rollback(stage: &Stage, when_unreachable: &str) -> Vec<String> {
         );
     let file = stage.file("rollback.yaml", &text).unwrap();
     let from = format!("from={BAD}");
-    stage
-        .words(file.to_str().unwrap(), &[&from])
-        .map(ToOwned::to_owned)
-        .to_vec()
+    stage.words(file.to_str().unwrap(), &[&from])
 }
 
 #[tokio::test]
