@@ -1,5 +1,6 @@
 //! Agents as the services see them: whom one can ask, wherever their session hangs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aldis_core::ids::{JobId, TargetName};
@@ -59,9 +60,9 @@ pub type Logged = Result<LogLine, AskError>;
 #[derive(Clone, Debug)]
 pub struct AgentFacts {
     /// Its cluster.
-    pub fleet: Fleet,
+    pub fleet: Arc<Fleet>,
     /// Its session record, if it ever had one.
-    pub session: Option<Session>,
+    pub session: Option<Arc<Session>>,
     /// What that amounts to now.
     pub presence: Presence,
     /// Time since it was last heard of, where this replica holds the stream.

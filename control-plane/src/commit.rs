@@ -138,6 +138,6 @@ fn target_commit(loaded: &Loaded, after: &Job, name: &TargetName) -> Commit {
     let key = keys::job_target(after.header.id.as_str(), &name.to_string());
     Commit {
         preconditions: vec![Precondition::unchanged(&key, loaded.targets.get(name))],
-        writes: vec![Write::put(key, records::write(&after.target(name)))],
+        writes: vec![Write::put(key, records::write(&*after.record(name)))],
     }
 }

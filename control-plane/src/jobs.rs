@@ -57,9 +57,13 @@ pub struct Loaded {
     pub requests: Vec<Request>,
 }
 
+/// The header of a plan, with the record it was read from.
+pub type StoredPlan = (Record, Arc<PlanHeader>);
+
 /// Plans by id.
 pub struct Plans {
     store: Arc<dyn Store>,
+    headers: Mutex<BTreeMap<PlanId, StoredPlan>>,
     kept: Mutex<BTreeMap<PlanId, Arc<Plan>>>,
     late: Mutex<BTreeMap<PlanId, Late>>,
 }
@@ -75,6 +79,7 @@ impl Plans {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            headers: Mutex::default(),
             kept: Mutex::default(),
             late: Mutex::default(),
         }
@@ -94,10 +99,26 @@ impl Plans {
         Ok(plan)
     }
 
+    /// The header of a plan as it was read last. It may have expired meanwhile: whoever writes on it makes its
+    /// record a precondition.
+    pub fn kept_header(&self, id: &PlanId) -> Option<StoredPlan> {
+        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        headers.get(id).cloned()
+    }
+
+    /// Keeps a header for the next who asks.
+    pub fn keep_header(&self, stored: &StoredPlan) {
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        if headers.len() >= KEPT_PLANS {
+            headers.pop_first();
+        }
+        headers.insert(stored.1.id.clone(), stored.clone());
+    }
+
     /// The plan of a hot job, if it was loaded before: for those who must not wait.
     pub fn kept_plan(&self, job: &JobId, view: &View) -> Option<Arc<Plan>> {
         let record = view.get(&keys::job_header(job.as_str()))?;
-        let header: Header = records::read(&record).ok()?;
+        let header: Arc<Header> = records::shared(&record).ok()?;
         self.kept().get(&header.plan).cloned()
     }
 
@@ -220,7 +241,7 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     else {
         return Ok(None);
     };
-    let parsed: Header = records::read(&header)?;
+    let parsed = Header::clone(&*records::shared(&header)?);
     let plan = plans.load(&parsed.plan).await?;
     let late_parts = plans.late_parts(&plan).await?;
     let mut loaded = Loaded {
@@ -237,7 +258,7 @@ pub async fn load(view: &View, plans: &Plans, id: &JobId) -> Result<Option<Loade
     for record in records {
         match record.key.name() {
             Some(Name::JobTarget { .. }) => {
-                let target: Target = records::read(&record)?;
+                let target: Arc<Target> = records::shared(&record)?;
                 loaded.targets.insert(target.name.clone(), record);
                 loaded.job.targets.insert(target.name.clone(), target);
             }
@@ -265,8 +286,11 @@ pub fn headers(view: &View) -> Headers {
     let mut headers = Headers::default();
     view.read(|all| {
         for job in ids(all) {
-            match all.get(&keys::job_header(job.as_str())).map(records::read) {
-                Some(Ok(header)) => headers.readable.push(header),
+            match all
+                .get(&keys::job_header(job.as_str()))
+                .map(records::shared::<Header>)
+            {
+                Some(Ok(header)) => headers.readable.push(Header::clone(&header)),
                 Some(Err(error)) => headers.unreadable.push(error),
                 None => {}
             }
@@ -306,12 +330,11 @@ fn first_at<'a>(all: &'a BTreeMap<Key, Record>, from: &str) -> Option<&'a Key> {
 
 /// Jobs of which operators asked something, folded in or not.
 pub fn with_requests(all: &BTreeMap<Key, Record>) -> BTreeSet<JobId> {
-    crate::view::under(all, keys::JOBS)
-        .filter_map(|record| match record.key.name() {
-            Some(Name::JobRequest { job, .. }) => Some(JobId::new(job)),
-            _ => None,
-        })
-        .collect()
+    let asked = |job: &JobId| {
+        let prefix = keys::job_requests(job.as_str());
+        crate::view::under(all, &prefix).next().is_some()
+    };
+    ids(all).into_iter().filter(asked).collect()
 }
 
 /// The header of an ended job, without its targets.
@@ -336,12 +359,14 @@ pub async fn ended(store: &dyn Store, plans: &Plans, id: &JobId) -> Result<Optio
     let Ended {
         header, targets, ..
     } = records::read(&record)?;
+    let targets = targets.into_iter();
+    let targets = targets.map(|(name, target)| (name, Arc::new(target)));
     let plan = plans.load(&header.plan).await?;
     let late_parts = plans.late_parts(&plan).await?;
     Ok(Some(Job {
         header,
         plan,
         late_parts,
-        targets,
+        targets: targets.collect(),
     }))
 }

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::jobs;
 use crate::leadership::Role;
 use crate::presence;
+use crate::records;
 use crate::sessions::Sessions;
 use crate::view::View;
 
@@ -125,6 +126,16 @@ fn registry(watched: &Watched) -> Registry {
             "view_stale_milliseconds",
             "Age of the proof that the view is complete",
             whole(stale.as_millis()),
+        ),
+        (
+            "view_changes",
+            "Records that were changed under the view, or all of them listed anew",
+            whole(watched.view.changes()),
+        ),
+        (
+            "records_parsed",
+            "Records that were parsed; not many times as many as changed",
+            whole(records::parsed()),
         ),
         (
             "sessions",

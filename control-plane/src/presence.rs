@@ -2,6 +2,7 @@
 //! anybody may.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aldis_core::ids::{Fence, TargetName, Timestamp};
 use aldis_core::inventory::Presence;
@@ -18,11 +19,11 @@ const WORDS_THAT_PROVE: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Known {
     /// The cluster.
-    pub fleet: Fleet,
+    pub fleet: Arc<Fleet>,
     /// The record it was read from.
     pub fleet_record: Record,
     /// The agent's session, if it ever had one.
-    pub session: Option<(Session, Record)>,
+    pub session: Option<(Arc<Session>, Record)>,
 }
 
 impl Known {
@@ -71,6 +72,7 @@ pub fn fleet(all: &BTreeMap<Key, Record>) -> BTreeMap<TargetName, Result<Known, 
         _ => None,
     };
     view::under(all, keys::FLEET)
+        .filter(|record| record.key.is_fleet())
         .filter_map(|record| Some((of(record)?, read(all, record))))
         .collect()
 }
@@ -103,11 +105,11 @@ pub fn halted(all: &BTreeMap<Key, Record>) -> Option<String> {
         }
     }
     let held: Vec<String> = view::under(all, keys::FLEET)
-        .filter(|record| matches!(record.key.name(), Some(Name::Fleet { .. })))
-        .filter_map(|record| read(all, record).ok())
-        .filter_map(|known| {
-            let held = known.fleet.held_in(life)?;
-            Some(format!("{}: {}", known.fleet.target, held.why))
+        .filter(|record| record.key.is_fleet())
+        .filter_map(|record| {
+            let fleet = records::shared::<Fleet>(record).ok()?;
+            let held = fleet.held_in(life)?;
+            Some(format!("{}: {}", fleet.target, held.why))
         })
         .collect();
     (held.len() >= WORDS_THAT_PROVE)
@@ -124,9 +126,9 @@ pub fn one(
 }
 
 fn read(all: &BTreeMap<Key, Record>, record: &Record) -> Result<Known, records::Error> {
-    let fleet: Fleet = records::read(record)?;
+    let fleet: Arc<Fleet> = records::shared(record)?;
     let session = match all.get(&keys::session(&fleet.target.to_string())) {
-        Some(record) => Some((records::read::<Session>(record)?, record.clone())),
+        Some(record) => Some((records::shared::<Session>(record)?, record.clone())),
         None => None,
     };
     Ok(Known {

@@ -4,6 +4,8 @@
 //! taken for absent. Every past layout has a fixture in `tests/` that must load for ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aldis_core::ids::{Attempt, Digest, JobId, JournalId, PlanId, TargetName, Timestamp};
 use aldis_core::job::{Header, Request, Target};
@@ -39,13 +41,34 @@ pub enum Error {
 }
 
 /// A type of record with a layout number.
-pub trait Layout: Serialize + DeserializeOwned {
+pub trait Layout: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// The newest layout that this build writes and reads.
     const FORMAT: u32;
 }
 
-/// Reads a record.
+/// Reads a record, for oneself: to change it, or because nobody else has the record.
 pub fn read<T: Layout>(record: &Record) -> Result<T, Error> {
+    match record.known() {
+        Some(known) => Ok(T::clone(&known)),
+        None => parse(record),
+    }
+}
+
+/// Reads a record of the view, which many look at: parsed by the first of them, kept beside it for the others.
+pub fn shared<T: Layout>(record: &Record) -> Result<Arc<T>, Error> {
+    record.read_once(parse)
+}
+
+/// How many records were parsed since this process began, for its metrics: where many agents make the same record
+/// be parsed again and again, this shows it on any machine.
+pub fn parsed() -> u64 {
+    PARSED.load(Ordering::Relaxed)
+}
+
+static PARSED: AtomicU64 = AtomicU64::new(0);
+
+fn parse<T: Layout>(record: &Record) -> Result<T, Error> {
+    PARSED.fetch_add(1, Ordering::Relaxed);
     let corrupt = |error: serde_json::Error| Error::Corrupt {
         key: record.key.to_string(),
         problem: error.to_string(),

@@ -52,7 +52,7 @@ impl Turns {
     pub async fn all(&self) -> Result<ByJob, jobs::Error> {
         let mut known = self.known.lock().await;
         // Read before the records: a change in between is looked at again by the next who asks.
-        let now = *self.view.changed().borrow();
+        let now = self.view.changes();
         if known.at == Some(now) {
             return Ok(known.turns.clone());
         }
@@ -81,8 +81,16 @@ impl Turns {
                 locks,
             });
         }
-        let turns = queue::turns(&queued, running, self.bound, &held(&self.view));
-        known.turns = Arc::new(turns);
+        known.turns = match queued.is_empty() {
+            // Most of the time; the locks of a large job are many.
+            true => ByJob::default(),
+            false => Arc::new(queue::turns(
+                &queued,
+                running,
+                self.bound,
+                &held(&self.view),
+            )),
+        };
         known.at = Some(now);
         Ok(known.turns.clone())
     }
@@ -99,7 +107,7 @@ impl Turns {
     fn has_work(&self, job: &JobId) -> Result<bool, records::Error> {
         for record in self.view.list(&keys::job_prefix(job.as_str())) {
             if let Some(keys::Name::JobTarget { .. }) = record.key.name() {
-                let target: Target = records::read(&record)?;
+                let target: Arc<Target> = records::shared(&record)?;
                 if target.state.in_work().is_some() {
                     return Ok(true);
                 }
@@ -137,8 +145,8 @@ pub fn held(view: &View) -> BTreeMap<LockKey, JobId> {
         else {
             continue;
         };
-        let job = match records::read::<Lock>(record) {
-            Ok(lock) => lock.job,
+        let job = match records::shared::<Lock>(record) {
+            Ok(lock) => lock.job.clone(),
             Err(_) => JobId::new("unreadable"),
         };
         let object = ObjectRef {

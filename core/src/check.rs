@@ -12,6 +12,8 @@
 //! | [`settle`] | decisions until there are none: they must end, and stay ended |
 //! | [`written`] | a job as stored before and after one write, whoever made it |
 
+use std::sync::Arc;
+
 use crate::assignments::assignments;
 use crate::decide::{Decision, decide};
 use crate::ids::{Attempt, TargetName, Timestamp};
@@ -164,7 +166,7 @@ pub fn written(before: &Job, after: &Job) -> Result<(), Broken> {
         next_number(&was, is.attempt)?;
         // Others of the same write may have made way for it.
         let mut beside = after.clone();
-        beside.targets.insert(name.clone(), was.clone());
+        beside.targets.insert(name.clone(), Arc::new(was.clone()));
         match is.state.in_work() {
             Some((Direction::Forward, segment)) => {
                 may_open(&beside, &was, segment)?;

@@ -152,7 +152,7 @@ fn marked(job: &Job, on: &WaitingOn) -> String {
 }
 
 fn target(job: &Job, name: &TargetName) -> TargetView {
-    let record = job.target(name);
+    let record = job.record(name);
     let part = job.part(name);
     let left_out = part.and_then(|part| match &part.disposition {
         Disposition::Unchanged { why } | Disposition::Skipped { why } => Some(why.clone()),
@@ -166,7 +166,7 @@ fn target(job: &Job, name: &TargetName) -> TargetView {
         .iter()
         .flat_map(|segment| &segment.steps);
     TargetView {
-        left_out: record.skipped.or(left_out),
+        left_out: record.skipped.clone().or(left_out),
         steps: steps
             .map(|planned| {
                 let id = planned.step.id.clone();
@@ -179,10 +179,10 @@ fn target(job: &Job, name: &TargetName) -> TargetView {
             })
             .collect(),
         attempt: record.attempt,
-        failure: record.failure,
-        resolutions: record.resolutions,
+        failure: record.failure.clone(),
+        resolutions: record.resolutions.clone(),
         simulated: part.is_some_and(|part| part.simulated),
-        state: record.state,
+        state: record.state.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use aldis_tests::practice::rests;
 use anyhow::ensure;
 
 use crate::runbooks;
-use crate::stage::{PATIENCE, Stage, name, standing, state};
+use crate::stage::{PATIENCE, Stage, joined, name, standing, state};
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
@@ -23,28 +23,14 @@ fn patient_deploy(stage: &Stage) -> Vec<String> {
             &runbooks::deploy("deploy-patiently", &changes),
         )
         .unwrap();
-    let params = [
-        "service=checkout".to_owned(),
-        format!("namespace={}", stage.namespace),
-        format!("image={NEW}"),
-    ];
-    let mut words = vec![
-        file.display().to_string(),
-        "--target".to_owned(),
-        TARGET.to_owned(),
-    ];
-    words.extend(
-        params
-            .into_iter()
-            .flat_map(|param| ["-p".to_owned(), param]),
-    );
-    words
+    let image = format!("image={NEW}");
+    let words = stage.words(file.to_str().unwrap(), &[&image]);
+    joined(&["--target", TARGET], &words)
 }
 
 /// Plans, lets the agent be killed at a point of the job, and keeps it down.
 async fn killed_at(stage: &Stage, point: &str) -> String {
     let words = patient_deploy(stage);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let plan = stage.plan(&words).await.unwrap().plan.id.to_string();
     let mark = stage.system().programs().arm(AGENT, point).unwrap();
     stage

@@ -11,17 +11,8 @@ async fn one_that_fails_in_its_second_wave_is_put_back_everywhere_and_goes_no_fu
     let stage = Stage::shared("second-wave-fails").await;
     stage.release(&[OLD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
     let image = "image=shop/checkout:v2-only-in-eu-west-prod-1";
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        image,
-    ];
+    let words = stage.words("deploy-image", &[image]);
     let job = stage.submit(&words).await.unwrap();
     let said = stage
         .aldis(&["watch", &job, "--progress", "plain"])
@@ -67,16 +58,7 @@ async fn one_that_fails_in_its_second_wave_is_put_back_everywhere_and_goes_no_fu
 async fn one_that_crashes_fails_with_the_words_of_its_own_log() {
     let stage = Stage::shared("crashes-at-once").await;
     stage.release(&[OLD]).await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        "image=shop/checkout:v2-crash",
-    ];
+    let words = stage.words("deploy-image", &["image=shop/checkout:v2-crash"]);
     let job = stage.submit(&words).await.unwrap();
     let said = stage
         .aldis(&["watch", &job, "--progress", "plain"])
@@ -108,17 +90,8 @@ async fn one_that_answers_with_errors_fails_its_verification_and_is_put_back() {
             ),
         )
         .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
     let image = "image=shop/checkout:v2-failing";
-    let words = [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        image,
-    ];
+    let words = stage.words(file.to_str().unwrap(), &[image]);
     let (code, view) = stage.run(&words).await.unwrap();
     assert_eq!(code, 4);
     assert_eq!(

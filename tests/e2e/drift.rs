@@ -4,7 +4,7 @@ use aldis_core::job::TargetState;
 use aldis_tests::practice::rests;
 
 use crate::runbooks;
-use crate::stage::{ALL, Stage, name, state};
+use crate::stage::{ALL, Stage, joined, name, state};
 
 const GOOD: &str = "shop/checkout:v2.17.4";
 const BAD: &str = "shop/checkout:v2.18.0-failing";
@@ -21,39 +21,15 @@ fn rollback(stage: &Stage, when_unreachable: &str) -> Vec<String> {
             &format!("rollback-or-{when_unreachable}"),
         );
     let file = stage.file("rollback.yaml", &text).unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
     let from = format!("from={BAD}");
-    [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        &from,
-    ]
-    .map(ToOwned::to_owned)
-    .to_vec()
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
+    stage.words(file.to_str().unwrap(), &[&from])
 }
 
 #[tokio::test]
 async fn an_object_changed_since_the_plan_stops_a_change_before_anything_is_touched() {
     let stage = Stage::shared("drift-refuses-job").await;
     stage.release(&["shop/checkout:v1"]).await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        "image=shop/checkout:v2",
-    ];
+    let words = stage.words("deploy-image", &["image=shop/checkout:v2"]);
     let plan = stage.plan(&words).await.unwrap().plan.id.to_string();
     let client = stage.fleet.cluster("us-east/prod-2").unwrap().client();
     stage
@@ -81,7 +57,7 @@ async fn an_object_changed_since_the_plan_leaves_its_cluster_out_of_a_remedy() {
     let stage = Stage::shared("drift-refuses-target").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let plan = stage
-        .plan(&strs(&rollback(&stage, "fail")))
+        .plan(&&rollback(&stage, "fail"))
         .await
         .unwrap()
         .plan
@@ -135,7 +111,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
 
     let words = rollback(&stage, "fail");
     let said = stage
-        .aldis(&[&["submit", "--yes"], &strs(&words)[..]].concat())
+        .aldis(&joined(&["submit", "--yes"], &words))
         .await
         .unwrap();
     let said = said.ended(13).unwrap();
@@ -143,7 +119,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
     assert_eq!(stage.changes_since(&before).await.unwrap(), [0; 4]);
 
     let words = rollback(&stage, "skip");
-    let (code, view) = stage.run(&strs(&words)).await.unwrap();
+    let (code, view) = stage.run(&words).await.unwrap();
     assert_eq!(code, 0, "{:?}", view.header.state);
     assert_eq!(rests(&view), ["changed", "changed", "changed", "untouched"]);
     let skipped = view.targets[&name("us-east/prod-2")]
@@ -166,10 +142,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
         .unwrap();
     }
     let before = stage.seen_everywhere().await.unwrap();
-    let job = stage
-        .submit(&strs(&rollback(&stage, "defer")))
-        .await
-        .unwrap();
+    let job = stage.submit(&&rollback(&stage, "defer")).await.unwrap();
     let deferred = |view: &aldis_core::view::JobView| {
         matches!(state(view, "us-east/prod-2"), TargetState::Deferred { .. })
             && rests(view)[..3] == ["changed"; 3]

@@ -8,7 +8,7 @@ use aldis_tests::pki::{Authority, Request};
 use aldis_tests::practice::rests;
 use anyhow::ensure;
 
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{PATIENCE, Stage, joined};
 
 const OLD: &str = "shop/checkout:v1";
 
@@ -103,18 +103,7 @@ async fn one_key_is_one_job_and_another_body_under_it_is_refused() {
     let stage = Stage::shared("one-key").await;
     stage.release(&[OLD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let deploy = |image: &'static str| {
-        [
-            "deploy-image",
-            "-p",
-            "service=checkout",
-            "-p",
-            namespace.as_str(),
-            "-p",
-            image,
-        ]
-    };
+    let deploy = |image: &'static str| stage.words("deploy-image", &[image]);
     let plan = stage
         .plan(&deploy("image=shop/checkout:v2"))
         .await
@@ -204,19 +193,9 @@ async fn two_kubeconfig_entries_that_were_swapped_are_refused_by_identity() {
     })
     .await
     .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let words = [
-        "submit",
-        "--yes",
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        "image=shop/checkout:v2",
-    ];
-    let said = stage.aldis(&words).await.unwrap().ended(13).unwrap();
+    let words = stage.words("deploy-image", &["image=shop/checkout:v2"]);
+    let submit = joined(&["submit", "--yes"], &words);
+    let said = stage.aldis(&submit).await.unwrap().ended(13).unwrap();
     assert!(said.err.contains("eu-west/prod-1"), "{said}");
     assert_eq!(stage.changes_since(&before).await.unwrap(), [0; 4]);
     for (file, text) in &files {
@@ -246,25 +225,15 @@ async fn of_two_agents_with_one_identity_neither_is_given_work_until_one_is_gone
     eventually(PATIENCE, "it is contested", contested)
         .await
         .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
     // Planned on the others, deferred here: what is contested counts as away.
-    let words = [
-        "submit",
-        "--yes",
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        "image=shop/checkout:v2",
-    ];
-    let said = stage.aldis(&words).await.unwrap().ended(13).unwrap();
+    let words = stage.words("deploy-image", &["image=shop/checkout:v2"]);
+    let submit = joined(&["submit", "--yes"], &words);
+    let said = stage.aldis(&submit).await.unwrap().ended(13).unwrap();
     assert!(said.err.contains(target), "{said}");
     drop(twin);
     stage.system().until_live().await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let (code, view): (i32, JobView) = stage.run(&words[2..]).await.unwrap();
+    let (code, view): (i32, JobView) = stage.run(&words).await.unwrap();
     assert_eq!((code, rests(&view)), (0, vec!["changed"; 4]));
     assert_eq!(stage.changes_since(&before).await.unwrap(), [1; 4]);
 }

@@ -26,15 +26,8 @@ async fn bad_release(namespace: &str, runbook: &str) -> (Stage, Vec<String>) {
     let stage = Stage::alone(namespace).await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let file = stage.file("rollback.yaml", runbook).unwrap();
-    let words = vec![
-        file.display().to_string(),
-        "-p".to_owned(),
-        "service=checkout".to_owned(),
-        "-p".to_owned(),
-        format!("namespace={namespace}"),
-        "-p".to_owned(),
-        format!("from={BAD}"),
-    ];
+    let from = format!("from={BAD}");
+    let words = stage.words(file.to_str().unwrap(), &[&from]);
     (stage, words)
 }
 
@@ -44,10 +37,6 @@ fn runbook_for(point: &str) -> String {
     } else {
         runbooks::rollback()
     }
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
 }
 
 /// Arms a point in every replica: the one that passes it first dies, and so does the other if it does.
@@ -77,7 +66,7 @@ async fn killed_at_any_crash_point_of_a_rollback_it_is_replaced_and_every_cluste
     for point in POINTS {
         let (stage, words) = bad_release(&format!("leader-{point}"), &runbook_for(point)).await;
         let before = stage.seen_everywhere().await.unwrap();
-        let plan = stage.plan(&strs(&words)).await.unwrap().plan.id.to_string();
+        let plan = stage.plan(&words).await.unwrap().plan.id.to_string();
         let marks = arm(&stage, point);
         let job = stage.submit(&["--plan", &plan]).await.unwrap();
         let (code, view) = stage.ended(&job).await.unwrap();
@@ -125,16 +114,7 @@ async fn killed_in_the_middle_of_a_segment_it_is_replaced_and_the_agent_goes_on(
         .insert("fleet.aldis.dev/ready-after".to_owned(), "3s".to_owned());
     stage.release_as(&app).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        "image=shop/checkout:v2",
-    ];
+    let words = stage.words("deploy-image", &["image=shop/checkout:v2"]);
     let job = stage.submit(&words).await.unwrap();
     let at_work =
         |view: &JobView| matches!(state(view, "eu-west/prod-1"), TargetState::Running { .. });
@@ -155,17 +135,8 @@ async fn killed_while_a_job_goes_back_it_is_replaced_and_everything_is_put_back_
     let stage = Stage::alone("leader-unwinding").await;
     stage.release(&["shop/checkout:v1"]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
     let image = "image=shop/checkout:v2-only-in-eu-west-prod-1";
-    let plan_words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        image,
-    ];
+    let plan_words = stage.words("deploy-image", &[image]);
     let plan = stage.plan(&plan_words).await.unwrap().plan.id.to_string();
     let marks = arm(&stage, "unwind");
     let job = stage.submit(&["--plan", &plan]).await.unwrap();
@@ -197,7 +168,7 @@ async fn frozen_beyond_its_lease_it_writes_nothing_when_it_thaws_and_ends() {
     let frozen = plane.leader().await.unwrap();
     let replica = plane.replica(&frozen).unwrap();
     let starts = replica.process().starts();
-    let job = stage.submit(&strs(&words)).await.unwrap();
+    let job = stage.submit(&words).await.unwrap();
     stage
         .until(&job, "it runs", |view| {
             view.header.state == JobState::Running

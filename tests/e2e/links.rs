@@ -26,19 +26,8 @@ fn in_two_segments(stage: &Stage) -> Vec<String> {
     let after = "    - id: second_look\n      use: kube.get@v1\n      with: {kind: Deployment, name: \"${params.service}\", namespace: \"${params.namespace}\"}\n  verify:\n";
     let text = text.replace("  verify:\n", after);
     let file = stage.file("deploy.yaml", &text).unwrap();
-    let mut words = vec![file.display().to_string()];
-    for param in [
-        "service=checkout".to_owned(),
-        format!("namespace={}", stage.namespace),
-        format!("image={NEW}"),
-    ] {
-        words.extend(["-p".to_owned(), param]);
-    }
-    words
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
+    let image = format!("image={NEW}");
+    stage.words(file.to_str().unwrap(), &[&image])
 }
 
 /// Whether the far cluster is in the middle of its change: what it begins after that waits for the others.
@@ -73,7 +62,7 @@ async fn an_agent_cut_off_beyond_its_permit_ends_its_segment_begins_no_other_and
         let stage = Stage::alone(&format!("cut-off-{}", fault.to_string().replace('/', "-"))).await;
         slow_release(&stage).await;
         let before = stage.seen_everywhere().await.unwrap();
-        let job = stage.submit(&strs(&in_two_segments(&stage))).await.unwrap();
+        let job = stage.submit(&in_two_segments(&stage)).await.unwrap();
         stage
             .until(&job, "all are at work", is_changing)
             .await
@@ -136,7 +125,7 @@ async fn a_leader_cut_off_from_etcd_is_replaced_and_every_cluster_changes_once()
     let before = stage.seen_everywhere().await.unwrap();
     let plane = stage.system().plane();
     let leader = plane.leader().await.unwrap();
-    let job = stage.submit(&strs(&in_two_segments(&stage))).await.unwrap();
+    let job = stage.submit(&in_two_segments(&stage)).await.unwrap();
     stage
         .until(&job, "all are at work", is_changing)
         .await
@@ -195,7 +184,7 @@ async fn a_replica_cut_off_from_etcd_closes_its_streams_and_its_agents_go_elsewh
     to_leader.iter().for_each(|link| link.set(Fault::Pass));
     hang_on(&leader).await;
     let before = stage.seen_everywhere().await.unwrap();
-    let (code, view) = stage.run(&strs(&in_two_segments(&stage))).await.unwrap();
+    let (code, view) = stage.run(&in_two_segments(&stage)).await.unwrap();
     standby.to_store().unwrap().set(Fault::Pass);
     assert_eq!(code, 0, "{:?}", view.header.state);
     assert_eq!(view.header.state, JobState::Succeeded);

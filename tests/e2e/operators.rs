@@ -4,7 +4,7 @@ use aldis_core::job::{JobState, TargetState};
 use aldis_core::view::JobView;
 use aldis_tests::practice::rests;
 
-use crate::stage::{Stage, state};
+use crate::stage::{Stage, joined, state};
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
@@ -16,17 +16,8 @@ async fn at_work(namespace: &str) -> (Stage, String) {
     app.pod_annotations
         .insert("fleet.aldis.dev/ready-after".to_owned(), "4s".to_owned());
     stage.release_as(&app).await.unwrap();
-    let in_namespace = format!("namespace={namespace}");
     let image = format!("image={NEW}");
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &in_namespace,
-        "-p",
-        &image,
-    ];
+    let words = stage.words("deploy-image", &[&image]);
     let job = stage.submit(&words).await.unwrap();
     let running = |view: &JobView| {
         let canary = &view.targets.values().next().unwrap().steps;
@@ -124,20 +115,8 @@ async fn a_paused_job_rests_at_a_safe_point_until_it_is_resumed() {
 #[tokio::test]
 async fn a_second_job_on_the_same_object_is_queued_and_its_plan_says_for_whom() {
     let (stage, first) = at_work("queued").await;
-    let in_namespace = format!("namespace={}", stage.namespace);
-    let words = [
-        "deploy-image",
-        "-p",
-        "service=checkout",
-        "-p",
-        &in_namespace,
-        "-p",
-        "image=shop/checkout:v3",
-    ];
-    let plan = stage
-        .aldis(&[&["plan"], &words[..]].concat())
-        .await
-        .unwrap();
+    let words = stage.words("deploy-image", &["image=shop/checkout:v3"]);
+    let plan = stage.aldis(&joined(&["plan"], &words)).await.unwrap();
     let short = &first[..14];
     assert!(
         plan.out.contains(short),

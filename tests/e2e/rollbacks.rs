@@ -5,22 +5,15 @@ use aldis_core::outcome::StepState;
 use aldis_tests::practice::rests;
 
 use crate::runbooks;
-use crate::stage::{ALL, Stage, name};
+use crate::stage::{ALL, Stage, joined, name};
 
 const GOOD: &str = "shop/checkout:v2.17.4";
 const BAD: &str = "shop/checkout:v2.18.0-failing";
 
-fn rollback<'a>(stage: &'a Stage, params: &'a mut Vec<String>) -> Vec<&'a str> {
-    params.extend([
-        "rollback-service".to_owned(),
-        "-p".to_owned(),
-        "service=checkout".to_owned(),
-        "-p".to_owned(),
-        format!("namespace={}", stage.namespace),
-        "-p".to_owned(),
-        format!("from={BAD}"),
-    ]);
-    params.iter().map(String::as_str).collect()
+/// The rollback by a runbook that is built in, or in a file.
+fn rollback(stage: &Stage, runbook: &str) -> Vec<String> {
+    let from = format!("from={BAD}");
+    stage.words(runbook, &[&from])
 }
 
 #[tokio::test]
@@ -28,8 +21,8 @@ async fn the_built_in_rollback_goes_in_waves_soaks_and_changes_every_cluster_onc
     let stage = Stage::shared("healthy-rollback").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let mut params = Vec::new();
-    let (code, view) = stage.run(&rollback(&stage, &mut params)).await.unwrap();
+    let words = rollback(&stage, "rollback-service");
+    let (code, view) = stage.run(&words).await.unwrap();
     assert_eq!(code, 0);
     assert_eq!(rests(&view), ["changed"; 4]);
     let waves: Vec<_> = view.waves.iter().map(|wave| wave.targets.len()).collect();
@@ -77,17 +70,7 @@ async fn a_cluster_that_does_not_run_the_bad_image_is_left_alone_and_named() {
     let file = stage
         .file("rollback.yaml", &runbooks::rollback_at_once())
         .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let from = format!("from={BAD}");
-    let words = [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        &from,
-    ];
+    let words = rollback(&stage, file.to_str().unwrap());
     let (code, view) = stage.run(&words).await.unwrap();
     assert_eq!(code, 0);
     assert_eq!(rests(&view), ["changed", "changed", "untouched", "changed"]);
@@ -112,17 +95,7 @@ async fn a_cluster_that_cannot_be_helped_is_named_and_the_others_stay_changed() 
         stage.release_on(target, &app).await.unwrap();
     }
     let file = stage.file("rollback.yaml", &runbooks::rollback()).unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let from = format!("from={BAD}");
-    let words = [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        &from,
-    ];
+    let words = rollback(&stage, file.to_str().unwrap());
     let job = stage.submit(&words).await.unwrap();
     let said = stage
         .aldis(&["watch", &job, "--progress", "plain"])
@@ -157,19 +130,9 @@ async fn no_target_moves_before_all_of_its_wave_have_passed_their_checks() {
     let file = stage
         .file("rollback.yaml", &runbooks::rollback_at_once())
         .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let from = format!("from={BAD}");
-    let words = [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        &from,
-    ];
+    let words = rollback(&stage, file.to_str().unwrap());
     let plan = stage
-        .aldis(&[&["plan"], &words[..]].concat())
+        .aldis(&joined(&["plan"], &words))
         .await
         .unwrap()
         .ended(13)
@@ -179,7 +142,7 @@ async fn no_target_moves_before_all_of_its_wave_have_passed_their_checks() {
         "the missing ConfigMap is named: {plan}"
     );
     let refused = stage
-        .aldis(&[&["submit", "--yes"], &words[..]].concat())
+        .aldis(&joined(&["submit", "--yes"], &words))
         .await
         .unwrap();
     let refused = refused.ended(13).unwrap();
@@ -200,10 +163,9 @@ async fn a_deployment_that_argo_cd_owns_is_refused_with_the_reason() {
         .insert("argocd.argoproj.io/tracking-id".to_owned(), tracking);
     stage.release_as(&app).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
-    let mut params = Vec::new();
-    let words = rollback(&stage, &mut params);
+    let words = rollback(&stage, "rollback-service");
     let said = stage
-        .aldis(&[&["submit", "--yes"], &words[..]].concat())
+        .aldis(&joined(&["submit", "--yes"], &words))
         .await
         .unwrap()
         .ended(13)
@@ -222,17 +184,7 @@ async fn what_a_job_changed_is_put_back_by_a_job_of_its_own() {
     let file = stage
         .file("rollback.yaml", &runbooks::rollback_at_once())
         .unwrap();
-    let namespace = format!("namespace={}", stage.namespace);
-    let from = format!("from={BAD}");
-    let words = [
-        file.to_str().unwrap(),
-        "-p",
-        "service=checkout",
-        "-p",
-        &namespace,
-        "-p",
-        &from,
-    ];
+    let words = rollback(&stage, file.to_str().unwrap());
     let (code, view) = stage.run(&words).await.unwrap();
     assert_eq!(code, 0);
     let job = view.header.id.to_string();

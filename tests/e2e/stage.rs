@@ -4,6 +4,7 @@
 //! Stories that break something for everybody (a leader, a store, a link) have the fleet alone; the others share it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -192,8 +193,20 @@ impl Stage {
             .collect())
     }
 
+    /// A runbook, by name or by file, over this story's application, with more parameters.
+    pub(crate) fn words(&self, runbook: &str, params: &[&str]) -> Vec<String> {
+        let namespace = format!("namespace={}", self.namespace);
+        let service = format!("service={SERVICE}");
+        let ours = [service.as_str(), namespace.as_str()];
+        let params = ours.iter().chain(params);
+        joined(
+            &[runbook],
+            &params.flat_map(|param| ["-p", param]).collect::<Vec<_>>(),
+        )
+    }
+
     /// Runs a command to its end.
-    pub(crate) async fn aldis(&self, words: &[&str]) -> anyhow::Result<Said> {
+    pub(crate) async fn aldis<S: AsRef<OsStr>>(&self, words: &[S]) -> anyhow::Result<Said> {
         self.system().command_line().run(words).await
     }
 
@@ -206,16 +219,19 @@ impl Stage {
     }
 
     /// `aldis plan`, its view.
-    pub(crate) async fn plan(&self, words: &[&str]) -> anyhow::Result<PlanView> {
-        self.aldis(&[&["plan", "-o", "json"], words].concat())
+    pub(crate) async fn plan<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<PlanView> {
+        self.aldis(&joined(&["plan", "-o", "json"], words))
             .await?
             .json()
     }
 
     /// `aldis submit` without following; the job.
-    pub(crate) async fn submit(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn submit<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<String> {
         let said = self
-            .aldis(&[&["submit", "--yes", "--detach", "-o", "name"], words].concat())
+            .aldis(&joined(
+                &["submit", "--yes", "--detach", "-o", "name"],
+                words,
+            ))
             .await?;
         Ok(said.ended(0)?.out.trim().to_owned())
     }
@@ -251,7 +267,7 @@ impl Stage {
     }
 
     /// `aldis submit`, followed to its end.
-    pub(crate) async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, JobView)> {
+    pub(crate) async fn run<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<(i32, JobView)> {
         let job = self.submit(words).await?;
         self.ended(&job).await
     }
@@ -263,6 +279,14 @@ impl Drop for Stage {
             self.heal();
         }
     }
+}
+
+/// The words of a command, one after the other.
+pub(crate) fn joined<S: AsRef<str>>(first: &[&str], more: &[S]) -> Vec<String> {
+    let first = first.iter().map(|word| (*word).to_owned());
+    first
+        .chain(more.iter().map(|word| word.as_ref().to_owned()))
+        .collect()
 }
 
 /// Name of a target.

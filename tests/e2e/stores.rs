@@ -5,7 +5,7 @@ use aldis_tests::fleet::ready::eventually;
 use aldis_tests::practice::rests;
 use anyhow::ensure;
 
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{PATIENCE, Stage, joined};
 
 const OLD: &str = "shop/checkout:v1";
 
@@ -20,18 +20,7 @@ async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_
         stage.release(&[OLD]).await.unwrap();
         let etcd = stage.system().plane().store().unwrap();
         let snapshot = etcd.snapshot(&format!("{namespace}.db")).await.unwrap();
-        let in_namespace = format!("namespace={namespace}");
-        let deploy = |image: &'static str| {
-            [
-                "deploy-image",
-                "-p",
-                "service=checkout",
-                "-p",
-                in_namespace.as_str(),
-                "-p",
-                image,
-            ]
-        };
+        let deploy = |image: &'static str| stage.words("deploy-image", &[image]);
         let (code, _) = stage.run(&deploy("image=shop/checkout:v2")).await.unwrap();
         assert_eq!(code, 0);
         let before = stage.seen_everywhere().await.unwrap();
@@ -40,13 +29,10 @@ async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_
         says_that_all_is_stopped(&stage).await;
         // Planned or not, nothing of it is begun.
         let plan = stage
-            .aldis(
-                &[
-                    &["submit", "--yes", "--detach", "-o", "name"],
-                    &deploy("image=shop/checkout:v3")[..],
-                ]
-                .concat(),
-            )
+            .aldis(&joined(
+                &["submit", "--yes", "--detach", "-o", "name"],
+                &deploy("image=shop/checkout:v3"),
+            ))
             .await
             .unwrap();
         let replicas = stage.system().plane().replicas();

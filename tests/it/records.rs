@@ -30,23 +30,18 @@ fn samples(name: &str) -> Vec<Value> {
 }
 
 fn stored(value: &Value) -> Record {
-    Record {
-        key: Key::raw("fixture"),
-        value: value.to_string().into(),
-        created: Revision(1),
-        modified: Revision(1),
-        lease: None,
-    }
+    written(value.to_string().into_bytes())
+}
+
+fn written(value: Vec<u8>) -> Record {
+    Record::new(Key::raw("fixture"), value, Revision(1), Revision(1))
 }
 
 /// Every sample as its type, which written and read again is the same.
 fn records<T: Layout + PartialEq + std::fmt::Debug>(name: &str) -> Vec<T> {
     let read = |value: &Value| {
         let record: T = records::read(&stored(value)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let again = Record {
-            value: records::write(&record),
-            ..stored(value)
-        };
+        let again = written(records::write(&record).to_vec());
         let again: T = records::read(&again).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(record, again);
         record

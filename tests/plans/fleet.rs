@@ -133,7 +133,7 @@ impl Member {
             },
         };
         AgentFacts {
-            fleet: records::Fleet {
+            fleet: Arc::new(records::Fleet {
                 format: 1,
                 target: self.cluster.target.clone(),
                 identity: self.pinned.clone(),
@@ -148,7 +148,7 @@ impl Member {
                 orphans: Vec::new(),
                 held: None,
                 merged_in: None,
-            },
+            }),
             session: None,
             presence,
             last_seen: None,

@@ -1,5 +1,6 @@
 //! The story of a seed: a job over a few clusters, in weather.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aldis_core::ids::{JobId, TargetName};
@@ -71,7 +72,7 @@ fn ended(world: &World, job: &JobId) -> bool {
 /// Counts the seconds that something is asked; answers after a while.
 async fn answer_in_time(world: &mut World, job: &JobId, asked_for: u64) -> u64 {
     let known = world.job(job);
-    let open: Vec<Target> = known
+    let open: Vec<Arc<Target>> = known
         .targets
         .values()
         .filter(|t| t.is_open_question())

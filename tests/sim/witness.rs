@@ -85,13 +85,7 @@ fn must(holds: bool, promise: &str, what: impl FnOnce() -> String) {
 
 fn parse<T: records::Layout>(key: &Key, value: &Bytes) -> T {
     let at = Revision(0);
-    let record = Record {
-        key: key.clone(),
-        value: value.clone(),
-        created: at,
-        modified: at,
-        lease: None,
-    };
+    let record = Record::new(key.clone(), value.clone(), at, at);
     records::read(&record).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -367,7 +361,7 @@ impl Seen {
             return false;
         };
         let name = target.name.clone();
-        let before = job.targets.insert(name, target.clone());
+        let before = job.targets.insert(name, Arc::new(target.clone()));
         // Whoever holds the agent's stream writes what it reports, and nothing else.
         before.is_none_or(|before| {
             before.attempt != target.attempt || before.commitment != target.commitment
@@ -396,12 +390,14 @@ impl Seen {
     fn end(&mut self, ended: Ended) -> bool {
         let plan = self.plans[&ended.header.plan].clone();
         let late_parts = BTreeMap::new();
+        let targets = ended.targets.into_iter();
+        let targets = targets.map(|(name, target)| (name, Arc::new(target)));
         let id = ended.header.id.clone();
         let job = Job {
             header: ended.header,
             plan,
             late_parts,
-            targets: ended.targets,
+            targets: targets.collect(),
         };
         self.ended.insert(id, job).is_none()
     }

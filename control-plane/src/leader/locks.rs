@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aldis_core::ids::{JobId, TargetName};
 use aldis_core::inventory::Turn;
-use aldis_core::job::{Event, Job, LockName, Target};
+use aldis_core::job::{Event, Job, LockName};
 use aldis_core::queue::{self, Queued};
 
 use super::{Error, Term};
@@ -103,7 +103,7 @@ impl Term<'_> {
         let in_doubt = |lock: &Lock| {
             targets
                 .get(&lock.target)
-                .is_some_and(Target::is_open_question)
+                .is_some_and(|target| target.is_open_question())
         };
         let revision = self.free(|lock| lock.job == *id && !in_doubt(lock)).await?;
         self.parts.view.reaches(revision).await;
@@ -120,7 +120,7 @@ impl Term<'_> {
         for name in names {
             let key = key(&name);
             let ours = match self.parts.view.get(&key) {
-                Some(record) => records::read::<Lock>(&record)?.job == *job,
+                Some(record) => records::shared::<Lock>(&record)?.job == *job,
                 None => false,
             };
             if !ours {
@@ -226,8 +226,8 @@ fn key(name: &LockName) -> Key {
 /// The job that holds a lock, as far as the view knows.
 pub(super) fn holder(view: &View, name: &LockName) -> Result<Option<JobId>, records::Error> {
     let record = view.get(&key(name));
-    let lock = record.map(|record| records::read::<Lock>(&record));
-    Ok(lock.transpose()?.map(|lock| lock.job))
+    let lock = record.map(|record| records::shared::<Lock>(&record));
+    Ok(lock.transpose()?.map(|lock| lock.job.clone()))
 }
 
 /// Deferred targets whose late plan met another job's lock, where that job holds it still.

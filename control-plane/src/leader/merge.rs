@@ -75,7 +75,7 @@ impl Term<'_> {
         let record = self.parts.view.get(&key);
         let other = match &record {
             None => true,
-            Some(record) => records::read::<records::Replica>(record)
+            Some(record) => records::shared::<records::Replica>(record)
                 .is_ok_and(|replica| replica.boot_id != session.replica_boot),
         };
         other.then(|| Precondition::unchanged(&key, record.as_ref()))

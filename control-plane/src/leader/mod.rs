@@ -30,6 +30,7 @@ use aldis_core::ids::{Fence, JobId, TargetName};
 use aldis_core::inventory::{Limits, Turn};
 use aldis_core::job::{Event, Header, HeaderEvent, JobState, TargetEvent};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::agents::Agents;
@@ -49,6 +50,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Before trying again when the store has no answer.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
+
+/// After each round the loop rests as long as it took to look through the jobs, up to this: a queue of thousands is
+/// not to take a core for itself while it grows. Over some dozens it does not rest.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+/// Less than a timer can tell.
+const SHORTEST_REST: Duration = Duration::from_millis(2);
 
 /// Decisions on one job in a row, before others get their turn.
 const IN_A_ROW: usize = 16;
@@ -203,6 +211,7 @@ async fn lead(parts: &Parts, token: Token) {
         token,
         memory: Memory::default(),
         answers,
+        looked: Duration::ZERO,
     };
     while term.token.is_live(&*parts.clock) {
         changed.borrow_and_update();
@@ -228,6 +237,9 @@ async fn lead(parts: &Parts, token: Token) {
             }
             () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
         }
+        if term.looked >= SHORTEST_REST {
+            tokio::time::sleep(term.looked.min(LONGEST_REST)).await;
+        }
     }
 }
 
@@ -240,6 +252,8 @@ struct Term<'a> {
     led_since: aldis_core::ids::Timestamp,
     memory: Memory,
     answers: mpsc::Sender<Answered>,
+    /// How long the last round took to look through the jobs.
+    looked: Duration,
 }
 
 impl Term<'_> {
@@ -258,9 +272,12 @@ impl Term<'_> {
         self.ask_for_lists(&known);
         self.memory.watch(&known, self.fence, self.now());
         let mut sleep = LONGEST_SLEEP;
+        let began = Instant::now();
         let turns = self.parts.turns.all().await?;
         let asked = self.parts.view.read(jobs::with_requests);
-        for header in self.headers() {
+        let headers = self.headers();
+        self.looked = began.elapsed();
+        for header in headers {
             let waits = turns.get(&header.id).is_some_and(|turn| *turn != Turn::Yes);
             if waits && !asked.contains(&header.id) {
                 continue;

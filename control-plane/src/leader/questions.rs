@@ -332,7 +332,7 @@ impl Term<'_> {
             None => part,
             Some(why) => TargetPart {
                 target: target.clone(),
-                identity: known.map_or(part.identity, |known| known.fleet.identity),
+                identity: known.map_or(part.identity, |known| known.fleet.identity.clone()),
                 simulated: part.simulated,
                 disposition: Disposition::Refused { why, hint: None },
                 steps: vec![],

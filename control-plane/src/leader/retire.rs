@@ -4,10 +4,7 @@
 //! moment exactly one of the two exists and a submission under the same key finds it. Locks go after
 //! that: a crash in between leaves locks of an ended job, which the sweep frees.
 
-use std::collections::BTreeMap;
-
-use aldis_core::ids::TargetName;
-use aldis_core::job::{Header, Rest, Target, TargetState};
+use aldis_core::job::{Job, Rest, Target, TargetState};
 use aldis_core::outcome::{Failure, StepState};
 
 use super::{Error, Parts, Term};
@@ -33,10 +30,7 @@ impl Term<'_> {
             }],
             writes: vec![
                 Write::delete(header),
-                Write::put(
-                    keys::ended(id),
-                    ended(&loaded.job.header, &loaded.job.targets),
-                ),
+                Write::put(keys::ended(id), fitting(ended(&loaded.job))),
             ],
         };
         let outcome = self
@@ -73,14 +67,19 @@ pub(super) async fn clear(parts: &Parts, token: &Token, job: &str) -> Result<(),
     Ok(())
 }
 
+fn ended(job: &Job) -> Ended {
+    let targets = job.targets.iter();
+    let targets = targets.map(|(name, target)| (name.clone(), Target::clone(target)));
+    Ended {
+        format: 1,
+        header: job.header.clone(),
+        targets: targets.collect(),
+    }
+}
+
 /// The whole job in one record. What does not fit is left out from the least to the most needed: what
 /// steps answered, what shows why they failed, all but the first words of why.
-fn ended(header: &Header, targets: &BTreeMap<TargetName, Target>) -> bytes::Bytes {
-    let mut record = Ended {
-        format: 1,
-        header: header.clone(),
-        targets: targets.clone(),
-    };
+fn fitting(mut record: Ended) -> bytes::Bytes {
     let mut written = records::write(&record);
     for shorten in [
         without_outputs,
@@ -174,6 +173,11 @@ fn clip(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use aldis_core::ids::TargetName;
+    use aldis_core::job::Header;
+
     use super::*;
 
     fn header() -> Header {
@@ -189,12 +193,7 @@ mod tests {
     }
 
     /// Each stuck, with a step that answered so much and failed with so much to show.
-    fn stuck(
-        targets: usize,
-        outputs: usize,
-        evidence: usize,
-        cause: usize,
-    ) -> BTreeMap<TargetName, Target> {
+    fn stuck(targets: usize, outputs: usize, evidence: usize, cause: usize) -> Ended {
         let mut all = BTreeMap::new();
         for number in 0..targets {
             let name: TargetName = format!("eu/{number}").parse().unwrap();
@@ -219,7 +218,11 @@ mod tests {
             );
             all.insert(name, target);
         }
-        all
+        Ended {
+            format: 1,
+            header: header(),
+            targets: all,
+        }
     }
 
     fn read(bytes: bytes::Bytes) -> Ended {
@@ -229,13 +232,13 @@ mod tests {
 
     #[test]
     fn what_fits_is_kept_whole() {
-        let targets = stuck(10, 100, 100, 100);
-        assert_eq!(read(ended(&header(), &targets)).targets, targets);
+        let record = stuck(10, 100, 100, 100);
+        assert_eq!(read(fitting(record.clone())), record);
     }
 
     #[test]
     fn evidence_of_many_failures_is_left_out_and_what_failed_stays() {
-        let record = read(ended(&header(), &stuck(1_000, 0, 4_000, 80)));
+        let record = read(fitting(stuck(1_000, 0, 4_000, 80)));
         for target in record.targets.values() {
             let StepState::Failed { failure, .. } = &target.steps[&"b".into()] else {
                 panic!("{target:?}")
@@ -246,6 +249,6 @@ mod tests {
 
     #[test]
     fn whatever_agents_write_a_thousand_targets_fit() {
-        read(ended(&header(), &stuck(1_000, 5_000, 5_000, 5_000)));
+        read(fitting(stuck(1_000, 5_000, 5_000, 5_000)));
     }
 }

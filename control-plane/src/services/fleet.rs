@@ -69,7 +69,7 @@ impl Services {
         let fleet = Fleet {
             identity: offered,
             offered: None,
-            ..known.fleet
+            ..Fleet::clone(&known.fleet)
         };
         let record = known.fleet_record;
         let commit = Commit {

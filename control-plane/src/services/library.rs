@@ -242,13 +242,8 @@ mod tests {
             digest: Digest::from("digest"),
             pushed_by: "mei".to_owned(),
         };
-        Record {
-            key: keys::runbook(name, &version.to_string()),
-            value: records::write(&stored),
-            created: Revision(1),
-            modified: Revision(1),
-            lease: None,
-        }
+        let key = keys::runbook(name, &version.to_string());
+        Record::new(key, records::write(&stored), Revision(1), Revision(1))
     }
 
     /// A good runbook under this name and version.

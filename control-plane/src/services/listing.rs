@@ -12,6 +12,7 @@ use aldis_core::view::{self as core_view, Conflict, JobView, PlanView};
 use aldis_proto::v1::LogLine;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::warn;
 
@@ -27,6 +28,10 @@ use crate::view::HOPELESS_AFTER;
 
 /// Shortest time between two views of one watch: people see no more, and 1,000 targets make 1 MB each.
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// After each view a watch rests so many times as long as drawing it took: to look at a large job is not to cost
+/// what the job needs.
+const RESTS: u32 = 4;
 
 /// A watch looks again without a change: reasons to wait come and go with time.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -192,15 +197,19 @@ impl Services {
         let mut changed = self.0.view.changed();
         let mut shown = first.clone();
         views.send(Ok(first)).await?;
+        let mut took = Duration::ZERO;
         while !shown.header.state.is_ended() {
-            tokio::time::sleep(AT_MOST_EVERY).await;
+            tokio::time::sleep(AT_MOST_EVERY.max(took * RESTS)).await;
             tokio::select! {
                 () = views.closed() => return Ok(()),
                 changed = changed.changed() => if changed.is_err() { return Ok(()) },
                 () = tokio::time::sleep(AT_LEAST_EVERY) => {}
             }
             changed.borrow_and_update();
-            match self.job_view(&id).await {
+            let began = Instant::now();
+            let view = self.job_view(&id).await;
+            took = began.elapsed();
+            match view {
                 Ok(view) if is_news(&shown, &view) => {
                     shown = view.clone();
                     views.send(Ok(view)).await?;

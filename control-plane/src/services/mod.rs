@@ -5,6 +5,7 @@
 //! | `planning.rs` | what would this runbook do, everywhere |
 //! | `selection.rs` | whom a plan is for |
 //! | `submission.rs` | make a job of that plan, once; cancel, pause, resume, resolve it |
+//! | `gathering.rs` | how are many submissions written at once |
 //! | `listing.rs` | how do plans and jobs stand |
 //! | `linked.rs` | plan another job over what a job left behind |
 //! | `library.rs` | which runbooks are there; keep this one |
@@ -18,6 +19,7 @@
 
 mod error;
 mod fleet;
+mod gathering;
 mod library;
 mod linked;
 mod listing;
@@ -40,6 +42,7 @@ use crate::turns::Turns;
 use crate::view::View;
 
 pub use error::{Error, Kind};
+use gathering::Gathering;
 pub use library::{Entry, Origin};
 pub(crate) use listing::Logged;
 pub use listing::{Filter, Listed};
@@ -58,6 +61,7 @@ pub struct Services(Arc<Shared>);
 struct Shared {
     parts: Parts,
     planning: planning::Pace,
+    gathering: Gathering,
 }
 
 impl std::ops::Deref for Shared {
@@ -96,6 +100,7 @@ impl Services {
     /// Serves from these parts.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
+            gathering: Gathering::start(parts.store.clone()),
             parts,
             planning: planning::Pace::default(),
         }))

@@ -3,6 +3,8 @@
 //! The job's id is the hash of who submits and the idempotency key. So a submission whose answer was
 //! lost is simply made again: it finds its own header, hot or ended, and compares bodies.
 
+use std::sync::Arc;
+
 use aldis_core::canonical;
 use aldis_core::ids::{Digest, JobId, PlanId, RequestId};
 use aldis_core::job::{Header, JobState, Request, Wish};
@@ -10,7 +12,7 @@ use aldis_core::plan::Plan;
 use serde_json::json;
 
 use super::{Error, Kind, Services};
-use crate::jobs;
+use crate::jobs::{self, StoredPlan};
 use crate::records::{self, Ended, PlanHeader};
 use crate::store::keys::{self, Name};
 use crate::store::{self, Commit, Precondition, Record, Write};
@@ -64,28 +66,18 @@ impl Services {
             given => given,
         };
         let job = JobId::of_submission(&submission.by, key);
+        if let Some(submitted) = self.submit_at_once(&job, &plan, submission).await? {
+            return Ok(submitted);
+        }
         for _ in 0..TRIES {
-            let (record, header) = self.plan_header(&plan).await?;
-            let body = body(&header, submission);
-            if let Some(found) = self.already(&job, &body).await? {
+            let stored = self.plan_header(&plan).await?;
+            if let Some(found) = self.already(&job, &body(&stored.1, submission)).await? {
                 return Ok(found);
             }
-            let whole = self.0.plans.load(&plan).await?;
-            self.may_be_submitted(&header, &whole, submission)?;
-            let header = self.job_header(&job, &body, &whole, header, submission);
-            match self.0.store.commit(creation(&header, &record)).await {
-                Ok(outcome) if outcome.is_committed() => {
-                    // Whoever asks next, on this replica, finds it.
-                    self.0.view.reaches(outcome.revision()).await;
-                    return Ok(Submitted {
-                        job,
-                        existed: false,
-                    });
-                }
-                // Conflict: the same submission was quicker, or the plan expired. Unknown: perhaps it
-                // was written. Reading again tells.
-                Ok(_) | Err(store::Error::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
+            let creation = self.creation(&job, &stored, submission).await?;
+            let written = self.0.store.commit(creation).await;
+            if let Some(submitted) = self.submitted(&job, written).await? {
+                return Ok(submitted);
             }
         }
         Err(Error::new(
@@ -93,6 +85,64 @@ impl Services {
             format!("cannot tell whether job {} was made", job.short()),
         )
         .hint("submit again: the same plan never makes a second job"))
+    }
+
+    /// The usual case, in one transaction and no read: the plan as this replica knows it, and no such job. None
+    /// where it is not so simple; the preconditions let nothing wrong be written.
+    async fn submit_at_once(
+        &self,
+        job: &JobId,
+        plan: &PlanId,
+        submission: &Submission,
+    ) -> Result<Option<Submitted>, Error> {
+        if self.0.view.get(&keys::job_header(job.as_str())).is_some() {
+            return Ok(None);
+        }
+        let stored = match self.0.plans.kept_header(plan) {
+            Some(kept) => kept,
+            None => self.plan_header(plan).await?,
+        };
+        // A refusal may be wrong by now, and a job that is there already is found all the same.
+        let Ok(creation) = self.creation(job, &stored, submission).await else {
+            return Ok(None);
+        };
+        let written = self.0.gathering.commit(creation).await;
+        self.submitted(job, written).await
+    }
+
+    /// The commit that makes the job, if the plan may be submitted.
+    async fn creation(
+        &self,
+        job: &JobId,
+        (record, header): &StoredPlan,
+        submission: &Submission,
+    ) -> Result<Commit, Error> {
+        let whole = self.0.plans.load(&header.id).await?;
+        self.may_be_submitted(header, &whole, submission)?;
+        let body = body(header, submission);
+        let made = self.job_header(job, &body, &whole, header, submission);
+        Ok(creation(&made, record))
+    }
+
+    /// What a write says of the job; none where reading again tells more.
+    async fn submitted(
+        &self,
+        job: &JobId,
+        written: store::Result<store::Outcome>,
+    ) -> Result<Option<Submitted>, Error> {
+        match written {
+            Ok(outcome) if outcome.is_committed() => {
+                // Whoever asks next, on this replica, finds it.
+                self.0.view.reaches(outcome.revision()).await;
+                Ok(Some(Submitted {
+                    job: job.clone(),
+                    existed: false,
+                }))
+            }
+            // Conflict: the same submission was quicker, or the plan expired. Unknown: perhaps it was written.
+            Ok(_) | Err(store::Error::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The job of this id, if there is one; refused when it was made of something else.
@@ -124,14 +174,16 @@ impl Services {
         }
     }
 
-    async fn plan_header(&self, plan: &PlanId) -> Result<(Record, PlanHeader), Error> {
+    async fn plan_header(&self, plan: &PlanId) -> Result<StoredPlan, Error> {
         let record = self.0.store.get(&keys::plan_header(plan.as_str())).await?;
         let record = record.ok_or_else(|| {
             Error::not_found(format!("there is no plan {}", plan.short()))
                 .hint("make another with `aldis plan`")
         })?;
-        let header = records::read(&record)?;
-        Ok((record, header))
+        let header = Arc::new(records::read::<PlanHeader>(&record)?);
+        let stored = (record, header);
+        self.0.plans.keep_header(&stored);
+        Ok(stored)
     }
 
     fn may_be_submitted(
@@ -160,7 +212,7 @@ impl Services {
             ))
             .hint("mend that and plan again, or leave those targets out"));
         }
-        let hot = self.0.view.read(jobs::ids).len();
+        let hot = self.0.view.open_jobs();
         if hot >= self.0.open_jobs {
             return Err(
                 Error::refused(format!("{hot} jobs have not ended, as many as are taken"))
@@ -175,7 +227,7 @@ impl Services {
         job: &JobId,
         body: &Digest,
         plan: &Plan,
-        stored: PlanHeader,
+        stored: &PlanHeader,
         submission: &Submission,
     ) -> Header {
         Header {
@@ -192,7 +244,7 @@ impl Services {
             submitted_at: self.now(),
             priority: submission.priority,
             trace: submission.trace.clone(),
-            link: stored.link,
+            link: stored.link.clone(),
             state: JobState::Queued,
             drift_checked: false,
             wave: 0,

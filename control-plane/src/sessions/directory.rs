@@ -1,6 +1,7 @@
 //! Asking an agent wherever its session hangs: here, or one hop over the replica that holds it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Sessions;
 use crate::agents::{AgentFacts, Agents, AskError, Logged};
 use crate::presence::{self, Known};
-use crate::records::{self, Fleet, Layout, Replica, Session};
+use crate::records::{self, Fleet, Layout, Replica};
 use crate::store::keys::{self, Name};
 use crate::trace;
 use crate::view;
@@ -265,10 +266,10 @@ impl<H: Hop> Agents for Directory<H> {
             let mut open: BTreeMap<TargetName, usize> = BTreeMap::new();
             for record in view::under(all, keys::JOBS) {
                 if let Some(Name::JobTarget { .. }) = record.key.name()
-                    && let Ok(target) = records::read::<Target>(record)
+                    && let Ok(target) = records::shared::<Target>(record)
                     && target.state.in_work().is_some()
                 {
-                    *open.entry(target.name).or_default() += 1;
+                    *open.entry(target.name.clone()).or_default() += 1;
                 }
             }
             (presence::fleet(all), open)
@@ -289,13 +290,13 @@ impl<H: Hop> Agents for Directory<H> {
                     _ => None,
                 };
                 let (fleet, session) = match known {
-                    Ok(known) => (Fleet::clone(&known.fleet), known.session),
-                    Err(_) => (unread(&target), None),
+                    Ok(known) => (known.fleet, known.session),
+                    Err(_) => (Arc::new(unread(&target)), None),
                 };
                 AgentFacts {
                     open_attempts: open.get(&target).copied().unwrap_or(0),
                     last_seen: heard.map(|heard| now.saturating_sub(heard)).or(absent),
-                    session: session.map(|(session, _)| Session::clone(&session)),
+                    session: session.map(|(session, _)| session),
                     fleet,
                     presence,
                 }

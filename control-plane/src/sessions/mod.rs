@@ -7,6 +7,7 @@
 //! | `orders.rs` | sends what the store says that agents should hold |
 //! | `reports.rs` | writes what agents report, grouped, each only if nobody was quicker |
 //! | `late.rs` | what agents say of jobs that have ended |
+//! | `halt.rs` | whether anybody may be given work, for all who ask |
 //! | `permits.rs` | lets agents begin segments for a while, on a fresh view only |
 //! | `directory.rs` | asks agents, here or one hop away |
 //! | `lines.rs` | hands on the log lines that an agent was asked for |
@@ -17,6 +18,7 @@
 
 mod contests;
 mod directory;
+mod halt;
 mod late;
 mod leftovers;
 mod lines;
@@ -95,6 +97,7 @@ struct Shared {
     next: AtomicU64,
     logs: lines::LogStreams,
     contests: contests::Contests,
+    halt: halt::Halt,
     /// Set once this replica leaves: no agent is taken in any more.
     leaving: AtomicBool,
 }
@@ -127,6 +130,7 @@ impl Sessions {
             next: AtomicU64::new(1),
             logs: Default::default(),
             contests: Default::default(),
+            halt: Default::default(),
             leaving: AtomicBool::new(false),
         }));
         let shared = || Arc::downgrade(&sessions.0);

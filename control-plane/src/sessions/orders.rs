@@ -14,12 +14,13 @@ use aldis_core::inventory::Presence;
 use aldis_proto::convert::document;
 use aldis_proto::v1;
 use aldis_proto::v1::session_response::Message as Out;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::{Live, Shared};
 use crate::jobs::{self, Loaded};
 use crate::presence;
-use crate::store::keys;
+use crate::store::{Key, Record, keys};
 use crate::telemetry::chain;
 use crate::view;
 
@@ -60,12 +61,14 @@ pub(super) async fn send_all(shared: Weak<Shared>) {
     let mut kept = BTreeMap::new();
     loop {
         changed.borrow_and_update();
+        let began = Instant::now();
         {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
             shared.send_orders(&mut kept).await;
         }
+        let rested = Instant::now() + began.elapsed().max(TOGETHER);
         let ended = tokio::select! {
             changed = changed.changed() => changed.is_err(),
             () = tokio::time::sleep(AT_LEAST_EVERY) => false,
@@ -73,7 +76,9 @@ pub(super) async fn send_all(shared: Weak<Shared>) {
         if ended {
             return;
         }
-        tokio::time::sleep(TOGETHER).await;
+        // A pass over a thousand agents takes a while: it rests as long as that, so that it takes half a core
+        // at most.
+        tokio::time::sleep_until(rested).await;
     }
 }
 
@@ -100,10 +105,9 @@ impl Shared {
             Ok(orders) => orders,
             Err(error) => return warn!(error = chain(&error), "orders not read"),
         };
-        let mut halted = Halted::default();
         for live in here {
             let wanted = orders.get(&live.target).map_or(&[][..], Vec::as_slice);
-            self.tell(&live, wanted, fence, &mut halted).await;
+            self.tell(&live, wanted, fence).await;
         }
     }
 
@@ -144,13 +148,7 @@ impl Shared {
         Ok(orders)
     }
 
-    async fn tell(
-        &self,
-        live: &Arc<Live>,
-        orders: &[(Arc<Loaded>, Order)],
-        fence: Fence,
-        halted: &mut Halted,
-    ) {
+    async fn tell(&self, live: &Arc<Live>, orders: &[(Arc<Loaded>, Order)], fence: Fence) {
         let current: Vec<Slot> = orders
             .iter()
             .map(|(_, order)| (order.job.clone(), order.attempt))
@@ -166,7 +164,7 @@ impl Shared {
             if !self.is_due(live, &slot, sent) {
                 continue;
             }
-            if halted.is(&self.parts.view) || !self.may_tell(live, fence) {
+            if self.halt.why(&self.parts.view).is_some() || !self.may_tell(live, fence) {
                 continue;
             }
             let Some(assignment) = assignments::assignment(&loaded.job, order.clone()) else {
@@ -211,31 +209,15 @@ impl Shared {
     }
 }
 
-/// Whether all dispatch is stopped, looked up with the first order of a round that is to be sent.
-#[derive(Default)]
-struct Halted(Option<bool>);
-
-impl Halted {
-    fn is(&mut self, view: &view::View) -> bool {
-        *self
-            .0
-            .get_or_insert_with(|| view.read(presence::halted).is_some())
-    }
-}
-
-/// The version of each hot job, by its header and targets.
-fn version_of_each_job(
-    all: &BTreeMap<crate::store::Key, crate::store::Record>,
-) -> BTreeMap<JobId, Version> {
-    let mut versions: BTreeMap<JobId, Version> = BTreeMap::new();
-    for record in view::under(all, keys::JOBS) {
-        let job = match record.key.name() {
-            Some(keys::Name::JobHeader { job } | keys::Name::JobTarget { job, .. }) => job,
-            _ => continue,
-        };
-        let version = versions.entry(JobId::new(job)).or_default();
-        version.records += 1;
-        version.revisions = version.revisions.wrapping_add(record.modified.0);
-    }
-    versions
+/// The version of each hot job, by all its records.
+fn version_of_each_job(all: &BTreeMap<Key, Record>) -> BTreeMap<JobId, Version> {
+    let version = |job: JobId| {
+        let mut version = Version::default();
+        for record in view::under(all, &keys::job_prefix(job.as_str())) {
+            version.records += 1;
+            version.revisions = version.revisions.wrapping_add(record.modified.0);
+        }
+        (job, version)
+    };
+    jobs::ids(all).into_iter().map(version).collect()
 }

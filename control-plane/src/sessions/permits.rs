@@ -23,18 +23,15 @@ impl Shared {
             );
         };
         let fence = self.fence();
-        let (halted, presence) = self.parts.view.read(|all| {
+        if let Some(why) = self.halt.why(&self.parts.view) {
+            return answer(0, &format!("all dispatch is stopped: {why}"));
+        }
+        let presence = self.parts.view.read(|all| {
             let known = presence::one(all, &live.target).ok().flatten();
             // A stream that another one took the place of speaks for nobody.
             let current = known.filter(|known| known.is_session(live.generation));
-            (
-                presence::halted(all),
-                current.map(|known| known.presence(fence)),
-            )
+            current.map(|known| known.presence(fence))
         });
-        if let Some(why) = halted {
-            return answer(0, &format!("all dispatch is stopped: {why}"));
-        }
         match presence {
             Some(Presence::Live { .. }) => {
                 let left = self.parts.permit.saturating_sub(age);

@@ -182,14 +182,14 @@ impl Shared {
         let Some(header) = self.read(&keys::job_header(job.as_str()), afresh).await? else {
             return self.of_no_hot_job(job, &known, reports).await;
         };
-        let header: Header = records::read(&header)?;
+        let header: Arc<Header> = records::shared(&header)?;
         let plan = self.parts.plans.load(&header.plan).await?;
         let key = keys::job_target(job.as_str(), &name);
         let Some(record) = self.read(&key, afresh).await? else {
             return Ok(Folded::Known);
         };
-        let mut after: Target = records::read(&record)?;
-        let before = after.clone();
+        let before: Arc<Target> = records::shared(&record)?;
+        let mut after = Target::clone(&before);
         for reported in reports {
             let event = reported.event(Timestamp(self.parts.clock.wall_now()));
             match after.clone().next(event, plan.phase().segments.len()) {
@@ -197,7 +197,7 @@ impl Shared {
                 Err(error) => debug!(%job, error = chain(&error), "report changes nothing"),
             }
         }
-        if after == before {
+        if after == *before {
             return Ok(Folded::Known);
         }
         let mut commit = Commit {

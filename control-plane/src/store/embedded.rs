@@ -677,13 +677,10 @@ fn read_counter(counters: &impl ReadableTable<&'static str, i64>, name: &str) ->
 }
 
 fn record(key: Key, (created, modified, lease, value): (i64, i64, i64, &[u8])) -> Record {
-    Record {
-        key,
-        value: Bytes::copy_from_slice(value),
-        created: Revision(created),
-        modified: Revision(modified),
-        lease: (lease != 0).then_some(Lease(lease)),
-    }
+    let value = Bytes::copy_from_slice(value);
+    let mut record = Record::new(key, value, Revision(created), Revision(modified));
+    record.lease = (lease != 0).then_some(Lease(lease));
+    record
 }
 
 fn millis(duration: Duration) -> u64 {

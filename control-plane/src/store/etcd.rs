@@ -571,11 +571,12 @@ fn record(stored: &KeyValue) -> Result<Record> {
         place: String::from_utf8_lossy(stored.key()).into_owned(),
         why: error.to_string(),
     })?;
-    Ok(Record {
-        key: Key::raw(key),
-        value: Bytes::copy_from_slice(stored.value()),
-        created: Revision(stored.create_revision()),
-        modified: Revision(stored.mod_revision()),
-        lease: (stored.lease() != 0).then_some(Lease(stored.lease())),
-    })
+    let mut record = Record::new(
+        Key::raw(key),
+        Bytes::copy_from_slice(stored.value()),
+        Revision(stored.create_revision()),
+        Revision(stored.mod_revision()),
+    );
+    record.lease = (stored.lease() != 0).then_some(Lease(stored.lease()));
+    Ok(record)
 }

@@ -50,6 +50,13 @@ impl Key {
         Self(key.as_ref().into())
     }
 
+    /// Whether it names what is known of a cluster: of all that stands under [`FLEET`], not the sessions. Without
+    /// taking the key apart, since whoever looks at a fleet asks this of every key.
+    pub fn is_fleet(&self) -> bool {
+        let names = self.0.strip_prefix(FLEET);
+        names.is_some_and(|names| names.bytes().filter(|byte| *byte == b'/').count() == 1)
+    }
+
     /// As the store spells it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -209,6 +216,11 @@ pub fn job_prefix(job: &str) -> String {
     format!("{JOBS}{}/", escape(job))
 }
 
+/// Prefix of all requests that were made of a job.
+pub fn job_requests(job: &str) -> String {
+    format!("{JOBS}{}/requests/", escape(job))
+}
+
 /// That a job ended.
 pub fn ended(job: &str) -> Key {
     join(ENDED, &[job])
@@ -341,6 +353,7 @@ mod tests {
                 let target = format!("eu/{two}");
                 for (key, name) in all(one, &target, two) {
                     assert_eq!(key.name().as_ref(), Some(&name), "{key}");
+                    assert_eq!(key.is_fleet(), matches!(name, Name::Fleet { .. }), "{key}");
                 }
             }
         }

@@ -22,6 +22,7 @@ pub mod etcd;
 mod history;
 pub mod keys;
 pub mod lossy;
+mod memo;
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,6 +77,39 @@ pub struct Record {
     pub modified: Revision,
     /// The lease of the last put. A put without a lease takes the key off its lease.
     pub lease: Option<Lease>,
+    memo: memo::Memo,
+}
+
+impl Record {
+    /// A record as the store has it, without a lease.
+    pub fn new(key: Key, value: impl Into<Bytes>, created: Revision, modified: Revision) -> Self {
+        Self {
+            key,
+            value: value.into(),
+            created,
+            modified,
+            lease: None,
+            memo: memo::Memo::default(),
+        }
+    }
+
+    /// What the value was read as before, if it was.
+    pub fn known<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.memo.get()
+    }
+
+    /// What the value reads as. `read` is asked once for all clones of this record, unless it fails.
+    pub fn read_once<T: Send + Sync + 'static, E>(
+        &self,
+        read: impl FnOnce(&Self) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Arc<T>, E> {
+        if let Some(known) = self.known() {
+            return Ok(known);
+        }
+        let known = Arc::new(read(self)?);
+        self.memo.set(known.clone());
+        Ok(known)
+    }
 }
 
 /// What must hold for a commit to be written. All are checked at one revision, together with the

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Known, Shared, watched};
+use crate::store::keys::Name;
 use crate::store::{Error, Event, Key, Record, Result, Revision, Store};
 
 /// Pause before beginning again after an error that the watch itself could not mend.
@@ -68,6 +69,7 @@ fn reset(shared: &Shared, records: Vec<Record>, revision: Revision) {
             .into_iter()
             .map(|record| (record.key.clone(), record))
             .collect();
+        known.open_jobs = known.records.keys().filter(|key| is_a_job(key)).count();
         known.revision = revision;
     });
 }
@@ -85,9 +87,21 @@ impl Known {
             return;
         }
         self.revision = self.revision.max(revision);
-        match record {
+        let counts = is_a_job(&key);
+        let is_there = record.is_some();
+        let was_there = match record {
             Some(record) => self.records.insert(key, record),
             None => self.records.remove(&key),
-        };
+        }
+        .is_some();
+        match (counts, was_there, is_there) {
+            (true, false, true) => self.open_jobs += 1,
+            (true, true, false) => self.open_jobs -= 1,
+            _ => {}
+        }
     }
+}
+
+fn is_a_job(key: &Key) -> bool {
+    matches!(key.name(), Some(Name::JobHeader { .. }))
 }

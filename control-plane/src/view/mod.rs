@@ -72,6 +72,8 @@ struct Shared {
 #[derive(Default)]
 struct Known {
     records: BTreeMap<Key, Record>,
+    /// Headers of jobs among them, counted as they come and go.
+    open_jobs: usize,
     /// The highest revision among all that was told.
     revision: Revision,
 }
@@ -113,9 +115,19 @@ impl View {
         look(&self.0.shared.known().records)
     }
 
+    /// How many jobs have not left the hot prefix.
+    pub fn open_jobs(&self) -> usize {
+        self.0.shared.known().open_jobs
+    }
+
     /// Wakes with each change. It carries no data: read afresh.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.shared.changed.subscribe()
+    }
+
+    /// How many changes there were: with the same number, nothing has changed.
+    pub fn changes(&self) -> u64 {
+        *self.0.shared.changed.borrow()
     }
 
     /// The revision that the view has reached; `None` until everything was listed once.

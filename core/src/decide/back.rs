@@ -1,5 +1,7 @@
 //! A job that stops or unwinds: nothing forward is opened; what is under way goes to a safe point.
 
+use std::sync::Arc;
+
 use super::forward::not_helped;
 use super::{Round, WaitingOn};
 use crate::ids::Timestamp;
@@ -63,7 +65,7 @@ impl Round<'_> {
     fn unwind_wave(&mut self, wave: usize) -> bool {
         let slots = self.job.plan.phase().waves[wave].max_parallel;
         let participants = self.job.participants(wave).into_iter();
-        let targets: Vec<Target> = participants
+        let targets: Vec<Arc<Target>> = participants
             .filter_map(|name| self.job.targets.get(name).cloned())
             .collect();
         let mut taken = targets
@@ -192,5 +194,5 @@ fn half_way(target: &Target) -> Rest {
 
 /// Every target with a record is at rest; one without was never touched.
 pub(super) fn everyone_rests(job: &Job) -> bool {
-    job.targets.values().all(Target::is_at_rest)
+    job.targets.values().all(|target| target.is_at_rest())
 }

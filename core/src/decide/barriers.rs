@@ -1,6 +1,7 @@
 //! Barriers of a wave: who has yet to reach one, and who is not waited for any longer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Round, WaitingOn};
@@ -27,7 +28,7 @@ impl Round<'_> {
     /// which an operator held the job does not count.
     pub(super) fn stop_late_ones(
         &mut self,
-        wave: &[Target],
+        wave: &[Arc<Target>],
         barriers: &Barriers,
     ) -> BTreeSet<TargetName> {
         let mut late = BTreeMap::new();
@@ -39,7 +40,8 @@ impl Round<'_> {
             let counts_from = self.job.header.resumed_at.unwrap_or_default().max(*since);
             let over_at = counts_from.plus(Duration::from_millis(timeout_ms));
             if self.now >= over_at {
-                let before = |target: &&Target| is_before(target).is_some_and(|at| at <= *segment);
+                let before =
+                    |target: &&Arc<Target>| is_before(target).is_some_and(|at| at <= *segment);
                 let before = wave.iter().filter(before);
                 late.extend(before.map(|target| (target.name.clone(), (target, timeout_ms))));
             } else if barriers.before(*segment) > 0 {
@@ -79,7 +81,7 @@ pub(super) struct Barriers {
 }
 
 impl Barriers {
-    pub(super) fn of(segments: usize, wave: &[Target]) -> Self {
+    pub(super) fn of(segments: usize, wave: &[Arc<Target>]) -> Self {
         let mut barriers = Self {
             from: vec![0; segments + 1],
             first_at: BTreeMap::new(),

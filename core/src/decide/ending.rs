@@ -3,13 +3,13 @@
 use super::back::{Back, everyone_rests};
 use super::{Round, WaitingOn};
 use crate::inventory::Turn;
-use crate::job::{Job, JobState, Rest, StopCause, Target, TargetState};
+use crate::job::{Job, JobState, Rest, StopCause, TargetState};
 
 impl Round<'_> {
     /// Ends the job, or names the question that keeps it open.
     pub(super) fn end(&mut self) {
         let end = ending(self.job, &self.job.header.state);
-        if self.job.targets.values().any(Target::is_open_question) {
+        if self.has_open_question() {
             return self.move_to(JobState::NeedsOperator {
                 after: Box::new(self.job.header.state.clone()),
             });
@@ -24,7 +24,7 @@ impl Round<'_> {
         let goes_back = matches!(after, JobState::Unwinding { .. }) && self.is_left_to_go_back();
         if goes_back || !everyone_rests(self.job) {
             self.go_on(going_on(after));
-        } else if !self.job.targets.values().any(Target::is_open_question) {
+        } else if !self.has_open_question() {
             self.move_to(ending(self.job, after));
         }
     }
@@ -37,6 +37,11 @@ impl Round<'_> {
             }
             _ => self.move_to(to),
         }
+    }
+
+    fn has_open_question(&self) -> bool {
+        let mut targets = self.job.targets.values();
+        targets.any(|target| target.is_open_question())
     }
 
     fn is_left_to_go_back(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A running job: drift check, budget, the wave in work and its soak.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::back::{Back, everyone_rests};
 use super::barriers::Barriers;
@@ -76,7 +77,7 @@ impl Round<'_> {
         let over_at = asked_at.plus(self.inventory.limits.unreachable_after);
         let mut missing = BTreeSet::new();
         for target in self.job.plan.runs() {
-            let left_out = self.job.target(target).state != TargetState::NotStarted;
+            let left_out = self.job.record(target).state != TargetState::NotStarted;
             if left_out || self.now >= over_at || self.inventory.drift.contains_key(target) {
                 continue;
             }
@@ -112,7 +113,7 @@ impl Round<'_> {
             return self.move_to(JobState::Failed { cause });
         }
         for (target, what) in found {
-            if self.job.target(&target).state == TargetState::NotStarted {
+            if self.job.record(&target).state == TargetState::NotStarted {
                 let failure = Failure::new(DRIFT, what).with_hint("plan again and submit that");
                 self.emit(&target, TargetEvent::LeftOut { failure });
             }
@@ -128,7 +129,7 @@ impl Round<'_> {
     fn take_over(&mut self, undone: &JobId) {
         let runs: Vec<TargetName> = self.job.plan.runs().cloned().collect();
         for name in runs {
-            if self.job.target(&name).state != TargetState::NotStarted {
+            if self.job.record(&name).state != TargetState::NotStarted {
                 continue;
             }
             let left = self.job.part(&name).and_then(|part| part.left.clone());
@@ -195,9 +196,9 @@ impl Round<'_> {
         self.open_segments(current);
     }
 
-    pub(super) fn targets(&self, wave: usize) -> Vec<Target> {
+    pub(super) fn targets(&self, wave: usize) -> Vec<Arc<Target>> {
         let participants = self.job.participants(wave).into_iter();
-        participants.map(|name| self.job.target(name)).collect()
+        participants.map(|name| self.job.record(name)).collect()
     }
 
     /// Opens what may be opened: barriers, slots and agents permitting.
@@ -316,7 +317,7 @@ impl Round<'_> {
         self.emit(name, event);
     }
 
-    fn wave_decided(&mut self, targets: &[Target]) {
+    fn wave_decided(&mut self, targets: &[Arc<Target>]) {
         let index = self.job.header.wave;
         let changed: BTreeSet<TargetName> = targets
             .iter()

@@ -29,8 +29,9 @@ pub struct Job {
     pub plan: Arc<Plan>,
     /// Parts of deferred targets, made by their agents when they returned.
     pub late_parts: BTreeMap<TargetName, TargetPart>,
-    /// One record per target that the leader has touched.
-    pub targets: BTreeMap<TargetName, Target>,
+    /// One record per target that the leader has touched. Shared with whoever else looks at the same record, since
+    /// after most changes all but one of a thousand are as they were.
+    pub targets: BTreeMap<TargetName, Arc<Target>>,
 }
 
 /// The job's own record.
@@ -428,11 +429,14 @@ impl Job {
     }
 
     /// The target's record, or the one it would begin with.
+    pub fn record(&self, name: &TargetName) -> Arc<Target> {
+        let known = self.targets.get(name).cloned();
+        known.unwrap_or_else(|| Arc::new(Target::new(name.clone())))
+    }
+
+    /// The same for oneself, such as to change it.
     pub fn target(&self, name: &TargetName) -> Target {
-        self.targets
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| Target::new(name.clone()))
+        Arc::unwrap_or_clone(self.record(name))
     }
 
     /// Number of segments of the phase that runs.
@@ -467,7 +471,7 @@ impl Job {
                     .target(&name)
                     .next(event, self.segments())
                     .map_err(Box::new)?;
-                self.targets.insert(name, next);
+                self.targets.insert(name, Arc::new(next));
             }
         }
         Ok(())

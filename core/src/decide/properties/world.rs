@@ -12,7 +12,9 @@ use crate::check;
 use crate::decide::Decision;
 use crate::ids::{Attempt, Fence, JournalId, StepId, TargetName, Timestamp};
 use crate::inventory::{Inventory, Presence, Turn};
-use crate::job::{Direction, Event, Job, Report, Request, TargetEvent, TargetState, Verdict, Wish};
+use crate::job::{
+    Direction, Event, Job, Report, Request, Target, TargetEvent, TargetState, Verdict, Wish,
+};
 use crate::outcome::{Failure, SegmentOutcome, StepState};
 use crate::plan::Disposition;
 use crate::reconcile::{AttemptList, Listed, Merge, merge};
@@ -304,10 +306,10 @@ impl World {
             attempts: agent.held.values().cloned().collect(),
         };
         let ended = self.job.header.state.is_ended();
-        let record = self.job.targets.get(name).filter(|_| !ended).cloned();
+        let record = self.job.targets.get(name).filter(|_| !ended);
         let id = self.job.header.id.clone();
         let records = record
-            .map(|record| (id.clone(), record))
+            .map(|record| (id.clone(), Target::clone(record)))
             .into_iter()
             .collect();
         let gone = BTreeSet::from_iter(ended.then_some(id));
@@ -488,7 +490,7 @@ impl World {
                 _ => Verdict::Abandon,
             };
             self.ask(Wish::Resolve {
-                target: target.name,
+                target: target.name.clone(),
                 step,
                 verdict,
             });

@@ -1,0 +1,168 @@
+//! Why a pod does not start, or runs and does not serve.
+//!
+//! A pod tells long before the Deployment does what is wrong with it. But a pod that fails once may start the second
+//! time (a registry that hiccups, a database that is not up yet), so each reason has a grace:
+//!
+//! | seen in a pod of the new template | fails after | why so long |
+//! |---|---|---|
+//! | image name that is none, image never pulled | at once | it cannot change by itself |
+//! | image cannot be pulled | 5 s | a registry may hiccup once |
+//! | container cannot be made (ConfigMap, Secret) | 5 s | the object may come a moment later |
+//! | crash loop, two restarts or more | at once | one restart may be a dependency that was not up |
+//! | not ready, three restarts during the wait | at once | the same, where no look ever met the waiting state |
+//! | no node takes it | half the patience, at most 60 s | an autoscaler may add a node |
+//! | the controller cannot make pods (quota, admission) | 10 s | quota is freed by pods that end |
+//! | nothing gets better | the patience (`failAfterNoProgress`) | |
+
+use std::time::Duration;
+
+use super::super::deployment::Live;
+use super::LogOf;
+use super::pod::{Container, Pod, cut};
+
+const HICCUP: Duration = Duration::from_secs(5);
+const LONGEST_UNSCHEDULED: Duration = Duration::from_secs(60);
+const QUOTA: Duration = Duration::from_secs(10);
+
+/// Restarts that make a loop, with the waiting state seen and without it.
+const LOOP_SEEN: i64 = 2;
+const LOOP_COUNTED: i64 = 3;
+
+/// A reason why a pod does not start.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ail {
+    pub(super) pod: String,
+    pub(super) container: Option<String>,
+    /// The pod's own word.
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) grace: Duration,
+    pub(super) log: Option<LogOf>,
+}
+
+/// A pod that does not serve and does not say why.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unready {
+    pub(super) line: String,
+    pub(super) log: Option<LogOf>,
+}
+
+impl Ail {
+    /// No node takes it. An autoscaler has half of the wait's patience to add one.
+    pub(super) fn unscheduled(pod: &Pod, message: &str, patience: Duration) -> Self {
+        Self {
+            pod: pod.name.clone(),
+            container: None,
+            reason: "Unschedulable".to_owned(),
+            message: message.to_owned(),
+            grace: (patience / 2).min(LONGEST_UNSCHEDULED),
+            log: None,
+        }
+    }
+
+    /// The two image reasons come in turn and are one.
+    pub(super) fn key(&self) -> (String, String, String) {
+        let class = match self.reason.as_str() {
+            "ErrImagePull" | "ImagePullBackOff" => "image",
+            other => other,
+        };
+        (
+            self.pod.clone(),
+            self.container.clone().unwrap_or_default(),
+            class.to_owned(),
+        )
+    }
+
+    pub(super) fn line(&self) -> String {
+        let message = if self.message.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.message)
+        };
+        match &self.container {
+            Some(container) => format!(
+                "pod {}, container {container}: {}{message}",
+                self.pod, self.reason
+            ),
+            None if self.pod.is_empty() => format!("{}{message}", self.reason),
+            None => format!("pod {}: {}{message}", self.pod, self.reason),
+        }
+    }
+}
+
+/// What is wrong with one container, if anything. `restarted` counts since the watch began.
+pub(super) fn of_container(pod: &Pod, container: &Container, restarted: i64) -> Option<Ail> {
+    let found = |reason: &str, message: String, grace: Duration, log: Option<bool>| Ail {
+        pod: pod.name.clone(),
+        container: Some(container.name.clone()),
+        reason: reason.to_owned(),
+        message,
+        grace,
+        log: log.map(|previous| LogOf {
+            pod: pod.name.clone(),
+            container: container.name.clone(),
+            previous,
+        }),
+    };
+    let ended = container.ended.as_deref().unwrap_or("it ended");
+    let crashes = format!("restarted {} times, {ended}", container.restarts);
+    match &container.waiting {
+        Some((reason, message)) => match reason.as_str() {
+            "InvalidImageName" | "ErrImageNeverPull" => {
+                Some(found(reason, cut(message), Duration::ZERO, None))
+            }
+            "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => {
+                Some(found(reason, cut(message), HICCUP, None))
+            }
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                Some(found(reason, cut(message), HICCUP, None))
+            }
+            "CrashLoopBackOff" if container.restarts >= LOOP_SEEN => {
+                Some(found(reason, crashes, Duration::ZERO, Some(true)))
+            }
+            _ => None,
+        },
+        None if !container.ready && restarted >= LOOP_COUNTED => {
+            Some(found("crash loop", crashes, Duration::ZERO, Some(true)))
+        }
+        None => None,
+    }
+}
+
+/// The controller could not make a pod at all.
+pub(super) fn not_made(live: &Live) -> Option<Ail> {
+    let condition = live.condition("ReplicaFailure")?;
+    if condition.status != "True" || !live.counts.observed {
+        return None;
+    }
+    Some(Ail {
+        pod: String::new(),
+        container: None,
+        reason: condition.reason.clone(),
+        message: cut(&condition.message),
+        grace: QUOTA,
+        log: None,
+    })
+}
+
+impl Unready {
+    pub(super) fn of(pod: &Pod) -> Self {
+        let name = &pod.name;
+        let Some(container) = pod.containers.iter().find(|container| !container.ready) else {
+            let says = if pod.containers.is_empty() {
+                "no container has been started yet"
+            } else {
+                "its containers are ready and it is not"
+            };
+            let line = format!("pod {name}: {says}");
+            return Self { line, log: None };
+        };
+        let line = format!("pod {name}, container {}", container.line());
+        let log = container.running.then(|| LogOf {
+            pod: name.clone(),
+            container: container.name.clone(),
+            previous: false,
+        });
+        Self { line, log }
+    }
+}
