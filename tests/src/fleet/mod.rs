@@ -14,6 +14,7 @@ pub mod process;
 pub mod reader;
 pub mod ready;
 pub mod running;
+pub mod shop;
 pub mod system;
 
 use std::path::Path;
