@@ -139,17 +139,45 @@ async fn an_image_that_crashes_restarts_and_says_why() {
 }
 
 #[tokio::test]
+async fn an_image_that_crashes_later_is_ready_first_and_again() {
+    let cluster = fleet().await.cluster("us-east/prod-2").unwrap();
+    let mut app = Application::new("crashing-later", "web", ["web:v1-crash-after-3s"]);
+    app.replicas = 1;
+    app.release(&cluster.client()).await.unwrap();
+    for wanted in ["crashed", "up again"] {
+        eventually(LIMIT, wanted, || async {
+            let pod = pods(cluster, "crashing-later")
+                .await?
+                .pop()
+                .context("no pod")?;
+            let status = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.container_statuses.as_ref());
+            let container = status.and_then(|all| all.first()).context("no container")?;
+            let seen = (container.ready, container.restart_count > 0);
+            ensure!(seen == (wanted == "up again", true), "{seen:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn port_forward_and_logs_answer_by_the_image() {
     let cluster = fleet().await.cluster("eu-west/prod-2").unwrap();
     let api = Api::<Pod>::namespaced(cluster.client(), "answers");
-    for (name, image, status) in [("good", "web:v1", 200), ("bad", "web:v2-failing", 500)] {
-        let mut app = Application::new("answers", name, [image]);
+    for (name, tag, status) in [("good", "v1", 200), ("bad", "v2-failing", 500)] {
+        let image = &format!("web:{tag}");
+        let mut app = Application::new("answers", name, [image.as_str()]);
         app.replicas = 1;
         app.release(&cluster.client()).await.unwrap();
         let pods = pods(cluster, "answers").await.unwrap();
         let pod = pods.iter().find(runs(image)).unwrap().name_any();
-        let version = get(&api, &pod, 8080, "/version").await.unwrap();
-        assert_eq!(version, (status, format!("{image}\n")));
+        let (seen, version) = get(&api, &pod, 8080, "/version").await.unwrap();
+        assert_eq!(seen, status);
+        assert_eq!(version == format!("{tag}\n"), status == 200, "{version}");
         let (seen, body) = get(&api, &pod, 8080, "/healthz").await.unwrap();
         assert_eq!(seen, status);
         assert!(body.starts_with(&pod), "another pod answers: {body}");
@@ -159,7 +187,10 @@ async fn port_forward_and_logs_answer_by_the_image() {
         );
         let logs = api.logs(&pod, &LogParams::default()).await.unwrap();
         let wanted = format!("GET /healthz {status}");
-        assert!(logs.contains(image) && logs.contains(&wanted), "{logs}");
+        assert!(
+            logs.contains(&format!("starting {tag}")) && logs.contains(&wanted),
+            "{logs}"
+        );
         let last = LogParams {
             tail_lines: Some(1),
             ..LogParams::default()

@@ -3,6 +3,8 @@
 //! Each release is rolled out before the next, so that the Deployment has a history of ReplicaSets as a
 //! real one has. The last may be one that cannot start.
 
+pub mod manifest;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,8 +14,9 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::manifest::{Container, Secret};
 use super::ready;
 
 /// A rollout of some pods takes 1.2 s on a quiet machine.
@@ -41,10 +44,18 @@ pub struct Application {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Deployment.
     pub annotations: BTreeMap<String, String>,
+    /// Labels of its pods beside `app`.
+    pub pod_labels: BTreeMap<String, String>,
     /// Annotations of its pods, such as `fleet.aldis.dev/ready-after: 3s`.
     pub pod_annotations: BTreeMap<String, String>,
     /// A ConfigMap that only the first release refers to. Nobody makes it.
     pub config_map_of_first: Option<String>,
+    /// How its container is run.
+    pub container: Container,
+    /// Secrets that it needs.
+    pub secrets: Vec<Secret>,
+    /// Pods that may be missing in a rollout. Kubernetes' own quarter where it is not said.
+    pub max_unavailable: Option<u32>,
     /// Whether all releases but the last are waited for. Not where one of them cannot start.
     pub wait_for_each: bool,
     /// Whether the last release is waited for. Not for one that cannot start.
@@ -67,8 +78,12 @@ impl Application {
             progress_deadline: Duration::from_secs(600),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            pod_labels: BTreeMap::new(),
             pod_annotations: BTreeMap::new(),
             config_map_of_first: None,
+            container: Container::default(),
+            secrets: Vec::new(),
+            max_unavailable: None,
             wait_for_each: true,
             wait_for_last: true,
         }
@@ -77,6 +92,7 @@ impl Application {
     /// Releases all of it on one cluster.
     pub async fn release(&self, client: &Client) -> anyhow::Result<()> {
         self.make_namespace(client).await?;
+        self.make_secrets(client).await?;
         self.make_service(client).await?;
         for (number, image) in self.releases.iter().enumerate() {
             let is_last = number + 1 == self.releases.len();
@@ -94,6 +110,11 @@ impl Application {
             }
         }
         Ok(())
+    }
+
+    /// The Deployment of one release, as it is applied.
+    pub fn manifest(&self, image: &str) -> serde_json::Value {
+        self.deployment(image, None)
     }
 
     /// Applies one release and does not wait for it.
@@ -118,51 +139,24 @@ impl Application {
         Ok(())
     }
 
-    fn deployment(&self, image: &str, config_map: Option<&str>) -> Value {
-        let app = json!({"app": self.name});
-        let from: Vec<Value> = config_map
-            .iter()
-            .map(|name| json!({"configMapRef": {"name": name}}))
-            .collect();
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {
-                "name": self.name, "labels": self.labels, "annotations": self.annotations,
-            },
-            "spec": {
-                "replicas": self.replicas,
-                "progressDeadlineSeconds": self.progress_deadline.as_secs(),
-                "selector": {"matchLabels": app},
-                "template": {
-                    "metadata": {"labels": app, "annotations": self.pod_annotations},
-                    "spec": {
-                        "terminationGracePeriodSeconds": 1,
-                        "containers": [{
-                            "name": "app", "image": image, "envFrom": from,
-                            "ports": [{"name": "http", "containerPort": self.port}],
-                        }],
-                    },
-                },
-            },
-        })
+    async fn make_secrets(&self, client: &Client) -> anyhow::Result<()> {
+        let api =
+            Api::<k8s_openapi::api::core::v1::Secret>::namespaced(client.clone(), &self.namespace);
+        for secret in &self.secrets {
+            let apply = Patch::Apply(secret.manifest());
+            api.patch(&secret.name, &PatchParams::apply(MANAGER).force(), &apply)
+                .await
+                .with_context(|| format!("apply Secret {}/{}", self.namespace, secret.name))?;
+        }
+        Ok(())
     }
 
     async fn make_service(&self, client: &Client) -> anyhow::Result<()> {
-        let service = json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": self.name},
-            "spec": {
-                "selector": {"app": self.name},
-                "ports": [{"name": "http", "port": self.port, "targetPort": self.port}],
-            },
-        });
         Api::<Service>::namespaced(client.clone(), &self.namespace)
             .patch(
                 &self.name,
                 &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(service),
+                &Patch::Apply(self.service()),
             )
             .await
             .with_context(|| format!("apply Service {}/{}", self.namespace, self.name))?;

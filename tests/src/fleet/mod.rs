@@ -15,6 +15,7 @@ pub mod reader;
 pub mod ready;
 pub mod running;
 pub mod services;
+pub mod shop;
 pub mod system;
 
 use std::path::Path;

@@ -1,17 +1,18 @@
-//! The application in a pod, as far as anyone outside can tell: answers HTTP by its image, and logs it.
+//! The application in a pod, as far as anyone outside can tell: answers HTTP by its image, as the shop would (see
+//! [`Release`]), and logs it.
 //!
-//! `/version` says the image, every other path says which pod of which image answers.
+//! `/version` says the release, every other path says which pod answers.
 
 use std::convert::Infallible;
 
-use http::{Request, Response};
+use aldis_shop::release::{Release, is_of_customers};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::behaviour::Behaviour;
 use super::log::Log;
 
 /// The container that a connection reached.
@@ -39,11 +40,19 @@ pub(super) async fn serve(stream: TcpStream, tenant: Tenant) {
 
 impl Tenant {
     async fn answer(&self, path: &str) -> Response<Full<Bytes>> {
-        let Behaviour { status, delay, .. } = Behaviour::of(&self.image);
-        tokio::time::sleep(delay).await;
+        let release = Release::of_image(&self.image);
+        let behaviour = release.behaviour();
+        if is_of_customers(path) {
+            tokio::time::sleep(behaviour.delay).await;
+        }
+        // Connections share no counter, so each request draws its place.
+        let status = match behaviour.fails(path, rand::random_range(0..100)) {
+            true => StatusCode::INTERNAL_SERVER_ERROR,
+            false => StatusCode::OK,
+        };
         self.log.say(&format!("GET {path} {}", status.as_u16()));
         let body = match path {
-            "/version" => format!("{}\n", self.image),
+            "/version" if status.is_success() => format!("{}\n", release.tag()),
             _ => format!("{} {status}\n", self.pod),
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));

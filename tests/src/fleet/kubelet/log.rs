@@ -5,10 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use aldis_shop::release::Release;
 use anyhow::Context;
 use jiff::Timestamp;
-
-use super::behaviour::Behaviour;
 
 /// A file that exists and has its first lines.
 #[derive(Clone, Debug)]
@@ -25,8 +24,9 @@ impl Log {
         };
         match File::create_new(file) {
             Ok(_) => {
-                log.say(&format!("starting {image}"));
-                log.say(Behaviour::of(image).says);
+                let release = Release::of_image(image);
+                log.say(&format!("starting {}", release.tag()));
+                log.say(release.behaviour().first_words());
                 Ok(log)
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(log),
@@ -71,6 +71,6 @@ mod tests {
                 said
             })
             .collect();
-        assert_eq!(said, ["starting a:v1", "listening", "GET /healthz 200"]);
+        assert_eq!(said, ["starting v1", "listening", "GET /healthz 200"]);
     }
 }

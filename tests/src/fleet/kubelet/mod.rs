@@ -12,7 +12,6 @@
 //! pod does not declare is refused where the request names it. There is no exec.
 
 mod app;
-mod behaviour;
 mod head;
 mod log;
 pub mod slots;

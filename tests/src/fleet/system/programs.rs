@@ -113,7 +113,7 @@ impl Programs {
 }
 
 /// The folder of a profile, `target/debug`. Tests run from `deps` below it.
-fn beside_me() -> anyhow::Result<PathBuf> {
+pub(crate) fn beside_me() -> anyhow::Result<PathBuf> {
     let me = std::env::current_exe().context("find this program")?;
     let folder = me.parent().context("this program is in a folder")?;
     let is_test = folder.ends_with("deps");
