@@ -23,6 +23,12 @@ command -v protoc >/dev/null || missing+=(protobuf-compiler)
 protoc --descriptor_set_out=/dev/null google/protobuf/descriptor.proto 2>/dev/null || missing+=(libprotobuf-dev)
 command -v cc >/dev/null || missing+=(build-essential)
 command -v flock >/dev/null || missing+=(util-linux)
+# Real nodes run containers, which takes root; anyone else has simulated ones and needs none of this.
+if [ "$(id -u)" -eq 0 ]; then
+    command -v runc >/dev/null || missing+=(runc)
+    command -v ip >/dev/null || missing+=(iproute2)
+    [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing+=(containernetworking-plugins)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
