@@ -4,6 +4,7 @@
 //! the value, and also when this process is killed: the kernel kills every program (see [`process`]).
 
 pub mod application;
+mod claims;
 pub mod cluster;
 pub mod environment;
 pub mod etcd;
