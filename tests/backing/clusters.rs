@@ -8,7 +8,8 @@ use aldis_tests::fleet::cluster::{Cluster, file_name};
 use aldis_tests::fleet::etcd::Etcd;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::ready::eventually;
-use aldis_tests::fleet::services::{Member, Nodes, Service, Services};
+use aldis_tests::fleet::nodes::Nodes;
+use aldis_tests::fleet::services::{Member, Service, Services};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -52,7 +53,7 @@ async fn a_cluster_that_is_followed_is_scraped_and_serves_metrics_of_its_own() {
     let folder = Folder::make(&folder("backing-cluster")).unwrap();
     let store = Etcd::start(&folder, "objects").await.unwrap();
     let target = TargetName::new("eu-west", "prod-1").unwrap();
-    let cluster = Cluster::start(&folder, target, &store.endpoint())
+    let cluster = Cluster::start(&folder, target, &store.endpoint(), Nodes::Simulated)
         .await
         .unwrap();
     let options = only([Service::Prometheus, Service::Metrics]);

@@ -2,7 +2,7 @@
 # Builds the programs of other projects that the tests run, once, into a cache outside the work tree,
 # and prints the folder they are in.
 #
-#   tests/fleet/binaries.sh            all of them
+#   tests/fleet/binaries.sh            all of them (those of real nodes only as root)
 #   tests/fleet/binaries.sh etcd       only those named
 #
 # Cache: ${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin/<name>-<version>. The versions are
@@ -16,6 +16,8 @@ cache=${ALDIS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/aldis}/bin
 etcd_version=3.6.16
 kubernetes_version=1.36.3
 kwok_version=0.8.0
+containerd_version=2.3.7
+pause_version=1
 buf_version=1.75.0
 versitygw_version=1.8.0
 metrics_server_version=0.9.0
@@ -105,13 +107,57 @@ asked_by() {
 }
 
 # Without these a server calls itself v0.0.0-master, and that goes into /version.
+v=k8s.io/component-base/version
+kubernetes_said="-X $v.gitVersion=v$kubernetes_version -X $v.gitMajor=1 -X $v.gitMinor=36"
+
 build_kubernetes() {
-    local v=k8s.io/component-base/version name
-    local said="-X $v.gitVersion=v$kubernetes_version -X $v.gitMajor=1 -X $v.gitMinor=36"
+    local name
     for name in kube-apiserver kube-controller-manager kube-scheduler kubectl; do
         say "  $name"
-        build kubernetes "$said" "$1/$name" "k8s.io/kubernetes/cmd/$name"
+        build kubernetes "$kubernetes_said" "$1/$name" "k8s.io/kubernetes/cmd/$name"
     done
+}
+
+# Runs containers on real nodes. In a folder of its own: a machine that built Kubernetes before need not again.
+kubelet() {
+    local folder=$cache/kubelet-$kubernetes_version
+    have "$folder" kubelet && return
+    on_machine kubelet "$kubernetes_version" --version && return
+    need_go kubelet
+    say "building kubelet $kubernetes_version into $folder (about a minute, once)"
+    finish "$folder" build_kubelet
+}
+
+build_kubelet() {
+    build kubernetes "$kubernetes_said" "$1/kubelet" k8s.io/kubernetes/cmd/kubelet
+}
+
+# Under the kubelet. The shim stands beside containerd, which looks for it on its path.
+containerd() {
+    local folder=$cache/containerd-$containerd_version name
+    have "$folder" containerd containerd-shim-runc-v2 ctr && return
+    need_go containerd
+    say "building containerd $containerd_version into $folder (about a minute and a half, once)"
+    finish "$folder" build_containerd
+}
+
+build_containerd() {
+    local said="-X github.com/containerd/containerd/v2/version.Version=$containerd_version" name
+    for name in containerd containerd-shim-runc-v2 ctr; do
+        build containerd "$said" "$1/$name" "github.com/containerd/containerd/v2/cmd/$name"
+    done
+}
+
+# Our own, in the image of every pod of a real node; of Rust, and linked statically.
+pause() {
+    local folder=$cache/pause-$pause_version
+    have "$folder" pause && return
+    finish "$folder" build_pause
+}
+
+build_pause() {
+    rustc --edition 2024 -O -C target-feature=+crt-static -C panic=abort -C strip=symbols \
+        -o "$1/pause" "$here/../pause/main.rs"
 }
 
 kwok() {
@@ -173,11 +219,15 @@ build_metrics_server() {
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-[ $# -gt 0 ] || set -- etcd kwok kubernetes buf versitygw metrics-server
+if [ $# -eq 0 ]; then
+    set -- etcd kwok kubernetes buf versitygw metrics-server
+    # Real nodes need root; nobody else waits for what only they use.
+    [ "$(id -u)" -ne 0 ] || set -- "$@" containerd kubelet pause
+fi
 for wanted in "$@"; do
     case $wanted in
-        etcd | kwok | kubernetes | buf | versitygw | metrics-server) "$wanted" ;;
-        *) say "$wanted is not built here: etcd, kwok, kubernetes, buf, versitygw or metrics-server" && exit 2 ;;
+        etcd | kwok | kubernetes | kubelet | containerd | pause | buf | versitygw | metrics-server) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok, kubernetes, kubelet, containerd, pause, buf, versitygw or metrics-server" && exit 2 ;;
     esac
 done
 printf '%s\n' "$cache"

@@ -27,6 +27,12 @@ command -v flock >/dev/null || missing+=(util-linux)
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v prometheus >/dev/null || missing+=(prometheus)
+# Real nodes run containers, which takes root; anyone else has simulated ones and needs none of this.
+if [ "$(id -u)" -eq 0 ]; then
+    command -v runc >/dev/null || missing+=(runc)
+    command -v ip >/dev/null || missing+=(iproute2)
+    [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing+=(containernetworking-plugins)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -4,11 +4,13 @@
 //! the value, and also when this process is killed: the kernel kills every program (see [`process`]).
 
 pub mod application;
+mod claims;
 pub mod cluster;
 pub mod environment;
 pub mod etcd;
 pub mod folder;
 pub mod kubelet;
+pub mod nodes;
 pub mod ports;
 pub mod process;
 pub mod reader;
@@ -18,6 +20,7 @@ pub mod services;
 pub mod shop;
 pub mod system;
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use aldis_core::ids::TargetName;
@@ -28,7 +31,8 @@ use tokio::runtime::Runtime;
 use self::cluster::Cluster;
 use self::etcd::Etcd;
 use self::folder::Folder;
-use self::services::{Member, Nodes, Services, Wanted};
+use self::nodes::{Chosen, leftovers};
+use self::services::{Member, Services};
 use self::system::System;
 
 /// The clusters of a fleet, in the order in which a smaller one takes them.
@@ -47,7 +51,9 @@ pub struct Options {
     /// Aldis itself, where it is wanted beside the clusters.
     pub system: Option<system::Options>,
     /// What stands beside the clusters: databases, an object store and the like.
-    pub services: Wanted,
+    pub services: services::Wanted,
+    /// Which nodes they have.
+    pub nodes: nodes::Wanted,
     /// Told of each part that is up.
     pub tell: fn(&str),
 }
@@ -57,7 +63,8 @@ impl Default for Options {
         Self {
             clusters: TARGETS.len(),
             system: None,
-            services: Wanted::none(),
+            services: services::Wanted::none(),
+            nodes: nodes::Wanted::Simulated,
             tell: |_| {},
         }
     }
@@ -74,13 +81,17 @@ struct Parts {
     system: Option<System>,
     services: Services,
     clusters: Vec<Cluster>,
+    nodes: Chosen,
     _objects: Etcd,
     folder: Folder,
 }
 
 impl Fleet {
-    /// Starts one that keeps its files in a folder, which it empties first.
+    /// Starts one that keeps its files in a folder, which it empties first. What a killed one left is removed.
     pub async fn start(folder: &Path, options: Options) -> anyhow::Result<Self> {
+        for removed in leftovers::sweep(folder)? {
+            (options.tell)(&removed);
+        }
         Self::start_in(Folder::make(folder)?, options).await
     }
 
@@ -112,6 +123,11 @@ impl Fleet {
             .iter()
             .find(|cluster| cluster.target().to_string() == name)
             .with_context(|| format!("the fleet has no cluster `{name}`"))
+    }
+
+    /// Which nodes they have, and why.
+    pub fn nodes(&self) -> &Chosen {
+        &self.parts().nodes
     }
 
     /// Aldis itself, if it was wanted.
@@ -156,30 +172,29 @@ impl Drop for Fleet {
 
 impl Parts {
     async fn start(folder: Folder, options: Options) -> anyhow::Result<Self> {
+        let nodes = options.nodes.choose(folder.root())?;
+        (options.tell)(&nodes.to_string());
+        let kind = nodes.nodes;
         let objects = Etcd::start(&folder, "objects").await?;
         let targets = targets(options.clusters)?;
-        let wanted = services::Options {
-            wanted: options.services,
-            regions: regions(&targets),
-            addresses: Vec::new(),
-            tell: options.tell,
-        };
+        let regions = regions(&targets);
         let store = objects.endpoint();
         let clusters = try_join_all(targets.into_iter().map(|target| {
             let (folder, store) = (folder.clone(), store.clone());
             async move {
-                let cluster = Cluster::start(&folder, target, &store).await?;
+                let cluster = Cluster::start(&folder, target, &store, kind).await?;
                 (options.tell)(&format!("cluster {} is up", cluster.target()));
                 anyhow::Ok(cluster)
             }
-        }));
-        let services = Services::start(&folder, wanted);
-        let (clusters, mut services) = tokio::try_join!(clusters, services)?;
-        let members: Vec<Member> = clusters.iter().map(|one| member(&folder, one)).collect();
-        services.follow(&members).await?;
-        if let Some(remark) = services.remark() {
-            (options.tell)(&remark);
-        }
+        }))
+        .await?;
+        let wanted = services::Options {
+            wanted: options.services,
+            regions,
+            addresses: clusters.iter().filter_map(seen_from_pods).collect(),
+            tell: options.tell,
+        };
+        let services = serve(&folder, &clusters, wanted).await?;
         let system = match options.system {
             None => None,
             Some(wanted) => Some(System::start(&folder, &clusters, wanted).await?),
@@ -194,10 +209,36 @@ impl Parts {
             system,
             services,
             clusters,
+            nodes,
             _objects: objects,
             folder,
         })
     }
+}
+
+/// Starts what stands beside the clusters, and lets their pods in.
+async fn serve(
+    folder: &Folder,
+    clusters: &[Cluster],
+    wanted: services::Options,
+) -> anyhow::Result<Services> {
+    let tell = wanted.tell;
+    let addresses = wanted.addresses.clone();
+    let mut services = Services::start(folder, wanted).await?;
+    for address in addresses {
+        services.open_to(address).await?;
+    }
+    let members: Vec<Member> = clusters.iter().map(|one| member(folder, one)).collect();
+    services.follow(&members).await?;
+    if let Some(remark) = services.remark() {
+        tell(&remark);
+    }
+    Ok(services)
+}
+
+/// This machine, as the pods of a cluster see it. Simulated pods are on it.
+fn seen_from_pods(cluster: &Cluster) -> Option<IpAddr> {
+    cluster.node().map(|node| node.plan().outside().into())
 }
 
 /// A cluster as the services know it.
@@ -208,7 +249,7 @@ fn member(folder: &Folder, cluster: &Cluster) -> Member {
         client: cluster.client(),
         kubeconfig: files.join("admin.kubeconfig"),
         kubelet_authority: files.join("certificates/ca.crt"),
-        nodes: Nodes::Simulated,
+        nodes: cluster.nodes(),
     }
 }
 

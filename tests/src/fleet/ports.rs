@@ -1,17 +1,17 @@
 //! Free ports on loopback that stay ours until this process ends.
 //!
 //! A server that is restarted must come back on its old address, and another fleet may start at the same
-//! moment on this machine. So a port is claimed by a lock on a small file, below the range from which the
-//! kernel takes the ports of outgoing connections: one of those would otherwise sit on it one day.
+//! moment on this machine. So a port is claimed (see [`claims`]), below the range from which the kernel
+//! takes the ports of outgoing connections: one of those would otherwise sit on it one day.
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use rand::RngExt;
-use rustix::fs::{FlockOperation, flock};
+
+use super::claims;
 
 /// Above the well-known ports, below the kernel's (32768 by default).
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
@@ -35,13 +35,9 @@ pub fn free() -> anyhow::Result<u16> {
 }
 
 fn claim(port: u16) -> anyhow::Result<Option<File>> {
-    let folder = folder();
-    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = folder.join(port.to_string());
-    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    let ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let claim = claims::claim(&claims::folder("ports"), port)?;
     let unused = TcpListener::bind(("127.0.0.1", port)).is_ok();
-    Ok((ours && unused).then_some(file))
+    Ok(claim.filter(|_| unused))
 }
 
 fn keep(claim: File) {
@@ -49,10 +45,6 @@ fn keep(claim: File) {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(claim);
-}
-
-fn folder() -> PathBuf {
-    std::env::temp_dir().join("aldis-ports")
 }
 
 #[cfg(test)]

@@ -63,9 +63,10 @@ use self::prometheus::Prometheus;
 use self::redis::Redis;
 use self::s3::S3;
 pub use self::secret::Secret;
-pub use self::targets::{Member, Nodes, Targets};
+pub use self::targets::{Member, Targets};
 pub use self::wanted::{Service, UnknownService, Wanted};
 use super::folder::Folder;
+use super::nodes::Nodes;
 use super::process::Process;
 use crate::proxy::Proxy;
 

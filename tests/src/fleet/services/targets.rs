@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::fleet::folder::Folder;
+use crate::fleet::nodes::Nodes;
 
 /// Pods that have a `/metrics`.
 const SHOP: &str = "app=shop";
@@ -38,15 +39,6 @@ pub struct Member {
     pub kubelet_authority: PathBuf,
     /// What its nodes are.
     pub nodes: Nodes,
-}
-
-/// What runs behind the nodes of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nodes {
-    /// Kubelets, and containers that answer.
-    Real,
-    /// kwok: pods have addresses where nobody listens.
-    Simulated,
 }
 
 /// The file, and what is in it by the part that wrote it.
