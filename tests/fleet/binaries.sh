@@ -17,6 +17,7 @@ etcd_version=3.6.16
 kubernetes_version=1.36.3
 kwok_version=0.8.0
 buf_version=1.75.0
+helm_version=4.3.1
 go_needed=1.26
 
 say() { printf 'aldis: %s\n' "$*" >&2; }
@@ -139,14 +140,28 @@ build_buf() {
     build buf '' "$1/buf" github.com/bufbuild/buf/cmd/buf
 }
 
+# Renders and lints the charts of `deploy/charts`. Without the flag it calls itself v4.2.
+helm() {
+    local folder=$cache/helm-$helm_version
+    have "$folder" helm && return
+    on_machine helm "$helm_version" 'version --template {{.Version}}' && return
+    need_go Helm
+    say "building Helm $helm_version into $folder (about two minutes, once)"
+    finish "$folder" build_helm
+}
+
+build_helm() {
+    build helm "-X helm.sh/helm/v4/internal/version.version=v$helm_version" "$1/helm" helm.sh/helm/v4/cmd/helm
+}
+
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
-[ $# -gt 0 ] || set -- etcd kwok kubernetes buf
+[ $# -gt 0 ] || set -- etcd kwok kubernetes buf helm
 for wanted in "$@"; do
     case $wanted in
-        etcd | kwok | kubernetes | buf) "$wanted" ;;
-        *) say "$wanted is not built here: etcd, kwok, kubernetes or buf" && exit 2 ;;
+        etcd | kwok | kubernetes | buf | helm) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok, kubernetes, buf or helm" && exit 2 ;;
     esac
 done
 printf '%s\n' "$cache"

@@ -17,6 +17,9 @@ pub const KUBERNETES_VERSION: &str = "1.36.3";
 /// The kwok that plays nodes and kubelets.
 pub const KWOK_VERSION: &str = "0.8.0";
 
+/// The Helm that renders our charts.
+pub const HELM_VERSION: &str = "4.3.1";
+
 /// A program that is not where it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(
