@@ -21,6 +21,7 @@ pub mod planner;
 pub mod policy;
 pub mod redaction_key;
 pub mod reports;
+pub mod rights;
 pub mod run;
 pub mod runner;
 pub mod session;

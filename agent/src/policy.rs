@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use aldis_core::action::Action;
 use serde::Deserialize;
 
 /// The rules of one file, or none.
@@ -31,6 +32,15 @@ struct Rules {
     /// Globs of namespaces. An action that touches none is limited by `actions` alone.
     #[serde(default)]
     namespaces: Vec<Glob>,
+}
+
+/// One entry of the rule for namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Exactly this one.
+    Named(String),
+    /// Each that the glob means.
+    Pattern(String),
 }
 
 /// An action that the file does not allow.
@@ -117,6 +127,30 @@ impl Policy {
             None => Ok(()),
         }
     }
+
+    /// Whether `action` is allowed at all, in whatever namespace.
+    pub fn allows(&self, action: &str) -> bool {
+        match &self.given {
+            None => true,
+            Some(given) => given.rules.actions.iter().any(|glob| glob.matches(action)),
+        }
+    }
+
+    /// What the rule for namespaces says, as it is written.
+    pub fn namespaces(&self) -> Vec<Reach> {
+        match &self.given {
+            None => vec![Reach::Pattern("*".to_owned())],
+            Some(given) => given.rules.namespaces.iter().map(Glob::reach).collect(),
+        }
+    }
+
+    /// Entries of the rule for actions that mean no action of this agent: misspelt ones, and those of later versions.
+    pub fn actions_of_nothing(&self) -> Vec<String> {
+        let rules = self.given.iter().flat_map(|given| &given.rules.actions);
+        let idle =
+            rules.filter(|glob| !Action::ALL.iter().any(|action| glob.matches(action.name())));
+        idle.map(Glob::to_string).collect()
+    }
 }
 
 impl Given {
@@ -162,6 +196,14 @@ fn invalid(file: &Path, error: &serde_saphyr::Error) -> Error {
 struct Glob(String);
 
 impl Glob {
+    fn reach(&self) -> Reach {
+        if self.0.contains('*') {
+            Reach::Pattern(self.0.clone())
+        } else {
+            Reach::Named(self.0.clone())
+        }
+    }
+
     fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else {
             return self.0 == name;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aldis_control_plane::clock::SystemClock;
+use aldis_control_plane::config::{self, Config, Given};
 use aldis_control_plane::run::{self, Ended};
-use aldis_control_plane::{config, leadership, telemetry};
+use aldis_control_plane::{leadership, telemetry};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::io::AsyncReadExt;
@@ -36,6 +37,22 @@ struct ConfigFile {
         default_value = "/etc/aldis/control-plane.yaml"
     )]
     config: PathBuf,
+    /// Name of this replica, in place of the file's `replica`: for a file that all replicas share
+    #[arg(long, value_name = "NAME", env = "ALDIS_CONTROL_PLANE_REPLICA")]
+    replica: Option<String>,
+    /// How other replicas reach it, in place of the file's `advertise`
+    #[arg(long, value_name = "HOST:PORT", env = "ALDIS_CONTROL_PLANE_ADVERTISE")]
+    advertise: Option<String>,
+}
+
+impl ConfigFile {
+    fn load(self) -> Result<Config, config::Error> {
+        let given = Given {
+            replica: self.replica,
+            advertise: self.advertise,
+        };
+        config::load_with(&self.config, given)
+    }
 }
 
 #[derive(Subcommand)]
@@ -76,7 +93,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .build()?;
     match arguments.command {
         None => {
-            let config = config::load(&arguments.config.config)?;
+            let config = arguments.config.load()?;
             telemetry::start(&config.log)?;
             let ended = runtime.block_on(async {
                 run::run(config, asked_to_stop(arguments.end_with_stdin)?).await
@@ -88,8 +105,9 @@ fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
             })
         }
         Some(Command::CheckConfig { config }) => {
-            config::load(&config.config)?;
-            report(&format!("{}: no mistakes", config.config.display()));
+            let file = config.config.clone();
+            config.load()?;
+            report(&format!("{}: no mistakes", file.display()));
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::RaiseIncarnation {
@@ -97,7 +115,7 @@ fn begin(arguments: Arguments) -> anyhow::Result<ExitCode> {
             reason,
             highest_seen,
         }) => {
-            let config = config::load(&config.config)?;
+            let config = config.load()?;
             let raised = runtime.block_on(async {
                 let clock = Arc::new(SystemClock);
                 let store = run::open_store(&config, clock.clone()).await?;

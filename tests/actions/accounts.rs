@@ -1,5 +1,7 @@
 //! The way to the cluster that an agent in a pod takes: a folder with a token and a CA, and an address.
 
+use std::path::Path;
+
 use aldis_agent::actions::Actions;
 use aldis_agent::actions::cluster::Cluster as Actor;
 use aldis_tests::fleet::cluster::rights;
@@ -13,10 +15,10 @@ use serde_json::json;
 
 use crate::support::{World, app, failure, key, rollback, world};
 
-const ACCOUNT: &str = "in-pod";
+pub(crate) const ACCOUNT: &str = "in-pod";
 
 /// Puts token and CA of a service account into `folder`, as a kubelet does.
-async fn mount(world: &World, namespace: &str, folder: &std::path::Path) {
+async fn mount(world: &World, namespace: &str, folder: &Path) {
     let account: ServiceAccount =
         serde_json::from_value(json!({"metadata": {"name": ACCOUNT}})).unwrap();
     let accounts = Api::<ServiceAccount>::namespaced(world.admin.clone(), namespace);
@@ -40,6 +42,24 @@ async fn mount(world: &World, namespace: &str, folder: &std::path::Path) {
         folder.join("ca.crt"),
     )
     .unwrap();
+}
+
+/// The way to the cluster of a new account of `namespace`, which may do nothing.
+pub(crate) async fn account(world: &World, namespace: &str) -> Actor {
+    // Kept: the token is read again while it is used.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("accounts")
+        .join(namespace);
+    std::fs::create_dir_all(&folder).unwrap();
+    mount(world, namespace, &folder).await;
+    let kubeconfig = Kubeconfig::read_from(world.cluster.agent_kubeconfig()).unwrap();
+    let cluster = kubeconfig.clusters[0].cluster.clone().unwrap();
+    let server = cluster.server.unwrap();
+    let (host, port) = server
+        .trim_start_matches("https://")
+        .rsplit_once(':')
+        .unwrap();
+    Actor::by_account(&folder, host, port, key()).unwrap()
 }
 
 async fn bind(world: &World, namespace: &str) {
@@ -68,20 +88,7 @@ async fn an_agent_in_a_pod_acts_with_the_rights_of_its_account_on_the_same_clust
         .release(&world.admin)
         .await
         .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    mount(&world, "account", folder.path()).await;
-    let kubeconfig = Kubeconfig::read_from(world.cluster.agent_kubeconfig()).unwrap();
-    let server = kubeconfig.clusters[0]
-        .cluster
-        .clone()
-        .unwrap()
-        .server
-        .unwrap();
-    let (host, port) = server
-        .trim_start_matches("https://")
-        .rsplit_once(':')
-        .unwrap();
-    let actor = Actor::by_account(folder.path(), host, port, key()).unwrap();
+    let actor = account(&world, "account").await;
     let call = rollback("account", "v2", "previous");
     assert_eq!(
         failure(actor.plan(&call).await.unwrap_err()).kind,

@@ -6,6 +6,7 @@ mod accounts;
 mod effects;
 mod plans;
 mod probes;
+mod rights;
 mod support;
 mod templates;
 mod undos;

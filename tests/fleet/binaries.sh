@@ -21,6 +21,7 @@ pause_version=1
 buf_version=1.75.0
 versitygw_version=1.8.0
 metrics_server_version=0.9.0
+helm_version=4.3.1
 go_needed=1.26
 
 say() { printf 'aldis: %s\n' "$*" >&2; }
@@ -216,18 +217,32 @@ build_metrics_server() {
         "$1/metrics-server" sigs.k8s.io/metrics-server/cmd/metrics-server
 }
 
+# Renders and lints the charts of `deploy/charts`. Without the flag it calls itself v4.2.
+helm() {
+    local folder=$cache/helm-$helm_version
+    have "$folder" helm && return
+    on_machine helm "$helm_version" 'version --template {{.Version}}' && return
+    need_go Helm
+    say "building Helm $helm_version into $folder (about two minutes, once)"
+    finish "$folder" build_helm
+}
+
+build_helm() {
+    build helm "-X helm.sh/helm/v4/internal/version.version=v$helm_version" "$1/helm" helm.sh/helm/v4/cmd/helm
+}
+
 mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
 if [ $# -eq 0 ]; then
-    set -- etcd kwok kubernetes buf versitygw metrics-server
+    set -- etcd kwok kubernetes buf helm versitygw metrics-server
     # Real nodes need root; nobody else waits for what only they use.
     [ "$(id -u)" -ne 0 ] || set -- "$@" containerd kubelet pause
 fi
 for wanted in "$@"; do
     case $wanted in
-        etcd | kwok | kubernetes | kubelet | containerd | pause | buf | versitygw | metrics-server) "$wanted" ;;
-        *) say "$wanted is not built here: etcd, kwok, kubernetes, kubelet, containerd, pause, buf, versitygw or metrics-server" && exit 2 ;;
+        etcd | kwok | kubernetes | kubelet | containerd | pause | buf | helm | versitygw | metrics-server) "$wanted" ;;
+        *) say "$wanted is not built here: etcd, kwok, kubernetes, kubelet, containerd, pause, buf, helm, versitygw or metrics-server" && exit 2 ;;
     esac
 done
 printf '%s\n' "$cache"

@@ -22,6 +22,8 @@ pub const CONTAINERD_VERSION: &str = "2.3.7";
 
 /// Our own program in the image of every pod.
 const PAUSE_VERSION: &str = "1";
+/// The Helm that renders our charts.
+pub const HELM_VERSION: &str = "4.3.1";
 
 /// A program that is not where it should be.
 #[derive(Debug, thiserror::Error)]

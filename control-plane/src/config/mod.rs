@@ -158,8 +158,22 @@ pub enum Error {
     },
 }
 
+/// What differs from replica to replica, given beside a file that all of them share. It goes before the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// In place of `replica`.
+    pub replica: Option<String>,
+    /// In place of `advertise`.
+    pub advertise: Option<String>,
+}
+
 /// Reads and checks a file, and the files that it names.
 pub fn load(path: &Path) -> Result<Config, Error> {
+    load_with(path, Given::default())
+}
+
+/// The same, with what is given beside the file.
+pub fn load_with(path: &Path, given: Given) -> Result<Config, Error> {
     let owned = || path.to_owned();
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
         path: owned(),
@@ -169,12 +183,17 @@ pub fn load(path: &Path) -> Result<Config, Error> {
         path: owned(),
         problem: error.to_string(),
     })?;
-    let Value::Object(fields) = tree else {
+    let Value::Object(mut fields) = tree else {
         return Err(Error::Parse {
             path: owned(),
             problem: "it is not a mapping of keys to values".to_owned(),
         });
     };
+    for (key, value) in [("replica", given.replica), ("advertise", given.advertise)] {
+        if let Some(value) = value {
+            fields.insert(key.to_owned(), Value::String(value));
+        }
+    }
     let folder = path.parent().unwrap_or(Path::new(""));
     read::config(fields, folder).map_err(|mistakes| Error::Mistakes {
         path: owned(),
@@ -195,12 +214,16 @@ tls: {certificate: /none/c.pem, key: /none/k.pem, ca: /none/ca.pem}
 store: {embedded: {path: /tmp/x}}
 ";
 
-    /// Beside the certificate's, which no file of a test holds.
     fn mistakes(text: &str) -> Vec<String> {
+        mistakes_with(text, Given::default())
+    }
+
+    /// Beside the certificate's, which no file of a test holds.
+    fn mistakes_with(text: &str, given: Given) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cp.yaml");
         std::fs::write(&file, text).unwrap();
-        match load(&file) {
+        match load_with(&file, given) {
             Err(Error::Mistakes { mistakes, .. }) => mistakes,
             other => panic!("{other:?}"),
         }
@@ -255,6 +278,24 @@ log: {level: 'aldis=loud', form: json}
             "tls",
         ];
         assert_named(&mistakes(&text), &keys);
+    }
+
+    #[test]
+    fn what_is_given_beside_the_file_goes_before_it_and_is_checked_alike() {
+        let shared = MINIMAL
+            .replace("replica: cp-1\n", "")
+            .replace("localhost:7600", "7600");
+        let given = Given {
+            replica: Some("cp-0".to_owned()),
+            advertise: Some("cp-0.replicas:7600".to_owned()),
+        };
+        assert_named(&mistakes(&shared), &["replica", "advertise"]);
+        assert_eq!(mistakes_with(&shared, given).len(), 1, "the certificate's");
+        let wrong = Given {
+            advertise: Some("cp-0".to_owned()),
+            ..Given::default()
+        };
+        assert_named(&mistakes_with(MINIMAL, wrong), &["advertise"]);
     }
 
     #[test]

@@ -6,7 +6,17 @@ use serde_json::{Value, json};
 use super::super::{Trouble, images, inputs};
 use super::Cluster;
 use super::deployment::Live;
+use super::paths::DEPLOYMENT;
+use super::rights::{Right, Use, right};
 use super::server::Deadline;
+
+/// What the action needs.
+pub(super) const RIGHTS: [Right; 1] = [right(
+    "get",
+    DEPLOYMENT,
+    &[Use::Plan, Use::Apply],
+    "to read the Deployment",
+)];
 
 impl Cluster {
     pub(super) async fn get(&self, with: &KubeGet, deadline: Deadline) -> Result<Value, Trouble> {

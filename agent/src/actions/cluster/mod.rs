@@ -33,7 +33,7 @@ mod probe;
 mod read;
 mod references;
 mod resolve_template;
-mod rights;
+pub mod rights;
 mod rollout;
 mod server;
 mod wait;
@@ -49,6 +49,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use self::paths::NAMESPACE;
+use self::rights::{Right, Use, right};
 use self::server::{Deadline, Server, Shape};
 use super::redact::Key;
 use super::{
@@ -60,6 +61,15 @@ pub use connect::Error;
 
 /// The namespace whose UID names a cluster: it is made once, with the cluster, and cannot be deleted.
 const IDENTITY: &str = "kube-system";
+
+/// What reading the identity needs.
+const RIGHTS: [Right; 1] = [right(
+    "get",
+    NAMESPACE,
+    &[Use::Plan, Use::Observe, Use::Apply, Use::Undo],
+    "to prove which cluster this is",
+)
+.of(IDENTITY)];
 
 /// Time to read the identity, which has no call around it.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -166,7 +176,7 @@ impl Actions for Cluster {
             }
             Action::KubeWait => {
                 let with: inputs::KubeWait = input::read(call)?;
-                let warnings = self.missing_rights(&rights::WAIT, &with.namespace, deadline);
+                let warnings = self.missing_rights(call.action, &with.namespace, deadline);
                 Ok(planned::read(call, None, warnings.await))
             }
             Action::HttpProbe => {
@@ -174,7 +184,7 @@ impl Actions for Cluster {
                 self.probed(&with, deadline).await?;
                 let warnings = match with.via {
                     inputs::Via::PortForward => {
-                        self.missing_rights(&rights::PORT_FORWARD, &with.namespace, deadline)
+                        self.missing_rights(call.action, &with.namespace, deadline)
                             .await
                     }
                     inputs::Via::Direct => Vec::new(),

@@ -20,6 +20,7 @@ use super::super::Trouble;
 use super::Cluster;
 use super::deployment::{Live, MANAGER, text};
 use super::paths::{Resource, resource};
+use super::rights::{Choice, Right, Use, right};
 use super::server::{Deadline, Shape};
 
 const APPLICATION: Resource = resource("Application", "/apis/argoproj.io/v1alpha1", "applications");
@@ -38,6 +39,32 @@ const AUTOSCALER: Resource = resource(
     "/apis/autoscaling/v2",
     "horizontalpodautoscalers",
 );
+
+const PLAN: &[Use] = &[Use::Plan];
+const SYNCS: &str = "to know whether a change would be put back by itself";
+
+/// What looking for them needs. Marks of Argo CD and Flux are seen without a right; whether they sync by themselves is
+/// not, and then they are taken to.
+pub(super) const RIGHTS: [Right; 5] = [
+    right(
+        "list",
+        AUTOSCALER,
+        PLAN,
+        "to know who else owns a Deployment",
+    ),
+    right("get", APPLICATION, PLAN, SYNCS)
+        .cluster_wide()
+        .by_choice(Choice::ArgoCd),
+    right("list", APPLICATION, PLAN, SYNCS)
+        .cluster_wide()
+        .by_choice(Choice::ArgoCd),
+    right("get", KUSTOMIZATION, PLAN, SYNCS)
+        .cluster_wide()
+        .by_choice(Choice::Flux),
+    right("get", HELM_RELEASE, PLAN, SYNCS)
+        .cluster_wide()
+        .by_choice(Choice::Flux),
+];
 
 /// Where Argo CD keeps Applications unless told otherwise.
 const ARGO_NAMESPACE: &str = "argocd";

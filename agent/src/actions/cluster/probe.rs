@@ -29,7 +29,8 @@ use super::super::{Progress, Trouble};
 use super::Cluster;
 use super::deployment::text;
 use super::error::{Error, chain};
-use super::paths::{Resource, resource};
+use super::paths::{POD, Resource, resource};
+use super::rights::{Right, Use, right};
 use super::server::{Deadline, Shape};
 
 const SERVICE: Resource = resource("Service", "/api/v1", "services");
@@ -85,6 +86,19 @@ enum Miss {
     /// Nobody's who serves: it could not be asked.
     Unread(Error),
 }
+
+const READ: &[Use] = &[Use::Plan, Use::Apply];
+
+/// What the action needs; nothing of it where it asks an address directly. To forward a port is `get` by older API
+/// servers and `create` by newer ones, which ask for both.
+pub(super) const RIGHTS: [Right; 4] = [
+    right("get", SERVICE, READ, "to know the ports of the service"),
+    right("list", SLICE, READ, "to find the pods behind the service"),
+    right("get", POD, &[Use::Apply], FORWARD).on("portforward"),
+    right("create", POD, &[Use::Apply], FORWARD).on("portforward"),
+];
+
+const FORWARD: &str = "to reach the service through the API server";
 
 impl Cluster {
     pub(super) async fn probe(

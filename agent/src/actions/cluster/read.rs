@@ -8,10 +8,35 @@ use super::super::Trouble;
 use super::Cluster;
 use super::deployment::{Live, ReplicaSet};
 use super::paths::{DEPLOYMENT, NAMESPACE, REPLICA_SET};
+use super::rights::{Right, Use, right};
 use super::server::{Deadline, Shape};
 
 /// Names shown to somebody who gave a wrong one.
 const MOST_NAMES: u32 = 12;
+
+const ALL: &[Use] = &[Use::Plan, Use::Observe, Use::Apply, Use::Undo];
+
+/// What [`Cluster::existing`] needs.
+pub(super) const RIGHTS: [Right; 3] = deployments(ALL);
+
+/// The same for an action that reads Deployments in some of its parts only.
+pub(super) const fn deployments(uses: &'static [Use]) -> [Right; 3] {
+    [
+        right("get", DEPLOYMENT, uses, "to read the Deployment"),
+        right(
+            "list",
+            DEPLOYMENT,
+            uses,
+            "to say which Deployments there are where a name is wrong",
+        ),
+        right(
+            "get",
+            NAMESPACE,
+            uses,
+            "to say that a namespace does not exist",
+        ),
+    ]
+}
 
 impl Cluster {
     /// A Deployment; none where there is none.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::super::images;
 use super::deployment::text;
 use super::paths::{Resource, resource};
+use super::rights::{Choice, Right, Use, right};
 
 pub(super) const CONFIG_MAP: Resource = resource("ConfigMap", "/api/v1", "configmaps");
 pub(super) const SECRET: Resource = resource("Secret", "/api/v1", "secrets");
@@ -37,6 +38,24 @@ const CLAIM_TEMPLATE: Resource = resource(
     "/apis/resource.k8s.io/v1",
     "resourceclaimtemplates",
 );
+
+const READ: &[Use] = &[Use::Plan, Use::Apply];
+const NEEDED: &str = "to know whether all that a release names is still there";
+
+/// What looking for them needs. Kubernetes knows no right to see that a Secret is there without the right to read it, so
+/// an operator may leave that one out: what cannot be read is then said to be unknown.
+pub(super) const RIGHTS: [Right; 10] = [
+    right("get", CONFIG_MAP, READ, NEEDED),
+    right("get", SERVICE_ACCOUNT, READ, NEEDED),
+    right("get", CLAIM, READ, NEEDED),
+    right("get", RESOURCE_CLAIM, READ, NEEDED),
+    right("get", CLAIM_TEMPLATE, READ, NEEDED),
+    right("get", SECRET, READ, NEEDED).by_choice(Choice::Secrets),
+    right("get", PRIORITY_CLASS, READ, NEEDED).cluster_wide(),
+    right("get", STORAGE_CLASS, READ, NEEDED).cluster_wide(),
+    right("get", DRIVER, READ, NEEDED).cluster_wide(),
+    right("get", RUNTIME_CLASS, READ, NEEDED).cluster_wide(),
+];
 
 /// Kinds that are in no namespace.
 const CLUSTER_WIDE: [&str; 4] = ["StorageClass", "CSIDriver", "PriorityClass", "RuntimeClass"];

@@ -8,13 +8,15 @@ use aldis_core::plan::part::Feasibility;
 use serde_json::{Value, json};
 
 use super::super::{Trouble, images};
-use super::Cluster;
 use super::deployment::Live;
 use super::error::Error;
+use super::paths::REPLICA_SET;
 use super::references::{
     CLAIM, Reference, References, SECRET, SERVICE_ACCOUNT, lacking, pull_secrets, shows_keys,
 };
+use super::rights::{Right, Use, right};
 use super::server::{Deadline, Shape};
+use super::{Cluster, read};
 use crate::clock::{Clock, SystemClock};
 
 /// Objects looked up for one template. More than any template of ours names; the rest is told as unknown.
@@ -42,6 +44,20 @@ pub(super) struct Chosen {
     /// One for each thing that is missing or unknown.
     pub(super) warnings: Vec<String>,
 }
+
+const READ: &[Use] = &[Use::Plan, Use::Apply];
+
+/// What the action needs besides what the template refers to.
+pub(super) const RIGHTS: [Right; 4] = {
+    let [get, list, namespace] = read::deployments(READ);
+    let sets = right(
+        "list",
+        REPLICA_SET,
+        READ,
+        "to read the revisions of a Deployment",
+    );
+    [get, list, namespace, sets]
+};
 
 impl Cluster {
     pub(super) async fn resolve_template(

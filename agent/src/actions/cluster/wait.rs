@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::{Progress, Trouble};
-use super::Cluster;
 use super::deployment::{Live, TEMPLATE_HASH, controlled_by};
-use super::paths::POD;
+use super::paths::{POD, REPLICA_SET};
+use super::rights::{Right, Use, right};
 use super::rollout::{Goal, LogOf, Look, Pod, Stuck, Verdict, Watch};
 use super::server::{Deadline, Shape};
+use super::{Cluster, read};
 
 /// What an undo waits with: as `failAfterNoProgress` is where it is not given.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,6 +33,32 @@ const LONGEST_BLIND: Duration = Duration::from_secs(60);
 /// Lines of a log shown in a verdict, and how long one may be.
 const LOG_LINES: usize = 5;
 const LONGEST_LINE: usize = 300;
+
+const APPLY: &[Use] = &[Use::Apply];
+
+/// What the action needs. Its plan reads nothing.
+pub(super) const RIGHTS: [Right; 6] = {
+    let [get, list, namespace] = read::deployments(APPLY);
+    let [sets, pods, log] = rollout(APPLY);
+    [get, list, namespace, sets, pods, log]
+};
+
+/// What the wait at the end of an undo needs.
+pub(super) const AFTER_UNDO: [Right; 3] = rollout(&[Use::Undo]);
+
+const fn rollout(uses: &'static [Use]) -> [Right; 3] {
+    [
+        right("list", REPLICA_SET, uses, "to find the pods of a rollout"),
+        right("list", POD, uses, "to fail early with a pod's own reason"),
+        right(
+            "get",
+            POD,
+            uses,
+            "to show the last lines of a container that fails",
+        )
+        .on("log"),
+    ]
+}
 
 impl Cluster {
     pub(super) async fn wait(

@@ -23,7 +23,8 @@ use super::Cluster;
 use super::deployment::{Live, ReplicaSet};
 use super::error::Error;
 use super::patch::{self, Mode};
-use super::paths::DEPLOYMENT;
+use super::paths::{DEPLOYMENT, REPLICA_SET};
+use super::rights::{Right, Use, right};
 use super::rollout::Goal;
 use super::server::Deadline;
 
@@ -33,6 +34,25 @@ const TRIES: u32 = 6;
 
 /// Between two tries, times the number of the try: long enough for a burst to end.
 const PAUSE: Duration = Duration::from_millis(40);
+
+const ALL: &[Use] = &[Use::Plan, Use::Observe, Use::Apply, Use::Undo];
+
+/// What both actions need besides reading the Deployment. The dry run of a plan is a patch too, and so is the fence
+/// that an observation sets.
+pub(super) const RIGHTS: [Right; 2] = [
+    right(
+        "patch",
+        DEPLOYMENT,
+        ALL,
+        "to change its pod template: the only right to change anything",
+    ),
+    right(
+        "list",
+        REPLICA_SET,
+        ALL,
+        "to read the revisions of a Deployment",
+    ),
+];
 
 /// What a dry run gave.
 struct Tried {
