@@ -226,7 +226,7 @@ fn record<'a>(job: &'a mut Job, name: &str) -> &'a mut Target {
     let target = job
         .targets
         .entry(name.clone())
-        .or_insert_with(|| Target::new(name));
+        .or_insert_with(|| Target::new(name).into());
     target.attempt = Attempt(1);
     target
 }
