@@ -6,6 +6,7 @@ use aldis_tests::fleet::application::{Application, make_namespace};
 use aldis_tests::fleet::cluster::{Cluster, kubeconfig};
 use aldis_tests::fleet::reader::Seen;
 use aldis_tests::fleet::ready::eventually;
+use aldis_tests::fleet::shop::{self, Reload};
 use anyhow::{Context, ensure};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -162,6 +163,47 @@ async fn an_image_that_crashes_later_is_ready_first_and_again() {
         .await
         .unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_load_would_go_to_every_ready_pod_of_a_shop_and_to_no_other() {
+    let cluster = fleet().await.cluster("eu-west/prod-2").unwrap();
+    let mut app = shop::application("traffic", "checkout", ["shop/checkout:v1"], Reload::Never);
+    app.release(&cluster.client()).await.unwrap();
+    let (_, source) = shop::sources([cluster], &app).remove(0);
+    let followed = &source.follow();
+    let found = |wanted: usize| {
+        eventually(LIMIT, format!("{wanted} addresses"), move || async move {
+            let found = followed.addresses().clone();
+            ensure!(found.len() == wanted, "{found:?}");
+            Ok(found)
+        })
+    };
+    assert!(
+        found(3)
+            .await
+            .unwrap()
+            .iter()
+            .all(|address| address.port() == 8080)
+    );
+    app.replicas = 1;
+    app.apply(&cluster.client(), "shop/checkout:v1")
+        .await
+        .unwrap();
+    let left = found(1).await.unwrap();
+    // The release that is never ready gets none, and the one that is keeps its own.
+    app.apply(&cluster.client(), "shop/checkout:v2-unready")
+        .await
+        .unwrap();
+    eventually(LIMIT, "two pods", || async {
+        let pods = pods(cluster, "traffic").await?;
+        let unready = pods.iter().filter(runs("shop/checkout:v2-unready"));
+        ensure!(unready.count() == 1, "one release");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(*followed.addresses(), left);
 }
 
 #[tokio::test]

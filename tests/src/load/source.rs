@@ -30,13 +30,14 @@ pub enum Source {
 }
 
 /// Addresses that are kept up to date while this lives.
-pub(super) struct Followed {
+pub struct Followed {
     addresses: watch::Receiver<Addresses>,
     _follows: Option<AbortOnDropHandle<()>>,
 }
 
 impl Source {
-    pub(super) fn follow(self) -> Followed {
+    /// Begins to follow them, on the runtime that this is called in.
+    pub fn follow(self) -> Followed {
         match self {
             Self::Given(addresses) => Followed {
                 addresses,
@@ -60,7 +61,8 @@ impl Source {
 }
 
 impl Followed {
-    pub(super) fn addresses(&self) -> watch::Ref<'_, Addresses> {
+    /// Those of this moment.
+    pub fn addresses(&self) -> watch::Ref<'_, Addresses> {
         self.addresses.borrow()
     }
 }
