@@ -34,7 +34,7 @@ fn member(folder: &Folder, cluster: &Cluster, nodes: Nodes) -> Member {
 async fn make_pod(pods: &Api<Pod>, port: u16) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "shop-1", "labels": {"app": "shop"}},
+        "metadata": {"name": "shop-1", "labels": {"app.kubernetes.io/part-of": "shop"}},
         "spec": {"nodeName": "elsewhere", "containers": [{
             "name": "shop", "image": "shop:v1.42.0", "ports": [{"containerPort": port}],
         }]},

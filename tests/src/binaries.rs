@@ -97,6 +97,11 @@ pub fn pause() -> Result<PathBuf, NotFound> {
     find("pause", PAUSE_VERSION, "--version")
 }
 
+/// Helm.
+pub fn helm() -> Result<PathBuf, NotFound> {
+    find("helm", HELM_VERSION, "version --template {{.Version}}")
+}
+
 /// A program that, asked by some arguments, says that it is of a version.
 pub fn find(name: &str, version: &str, asked_by: &str) -> Result<PathBuf, NotFound> {
     candidates()

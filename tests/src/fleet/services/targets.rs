@@ -20,8 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::fleet::folder::Folder;
 use crate::fleet::nodes::Nodes;
 
-/// Pods that have a `/metrics`.
-const SHOP: &str = "app=shop";
+/// Pods that have a `/metrics`: the shop's label, whatever the application is called.
+const SHOP: &str = "app.kubernetes.io/part-of=shop";
 
 /// Name of the port, where a pod declares several.
 const PORT: &str = "http";
