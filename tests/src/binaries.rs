@@ -72,6 +72,11 @@ pub fn kwok() -> Result<PathBuf, NotFound> {
     find("kwok", KWOK_VERSION, "--version")
 }
 
+/// Helm.
+pub fn helm() -> Result<PathBuf, NotFound> {
+    find("helm", HELM_VERSION, "version --template {{.Version}}")
+}
+
 /// A program that, asked by some arguments, says that it is of a version.
 pub fn find(name: &str, version: &str, asked_by: &str) -> Result<PathBuf, NotFound> {
     candidates()
