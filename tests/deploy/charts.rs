@@ -61,9 +61,18 @@ fn answer(text: &str) -> anyhow::Result<String> {
         Rendered::Refused(why) => {
             // Where the chart is on this machine.
             let why = why.replace(&helm::chart(&case.chart).display().to_string(), "CHART");
-            format!("# {}\nrefused\n{}\n", case.about, why.trim())
+            format!("# {}\nrefused\n{}\n", case.about, in_order(&why))
         }
     })
+}
+
+/// Helm gives the reasons in any order.
+fn in_order(why: &str) -> String {
+    let lines = why.trim().lines();
+    let (mut reasons, mut lines): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("- "));
+    reasons.sort_unstable();
+    lines.extend(reasons);
+    lines.join("\n")
 }
 
 #[tokio::test]

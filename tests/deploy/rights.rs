@@ -98,6 +98,7 @@ impl Asked {
         let text = json!({"actions": self.actions, "namespaces": self.namespaces}).to_string();
         let policy = Policy::parse(Path::new("policy.yaml"), &text)?;
         let wish = Wish {
+            name: None,
             subject: Some(Subject::account("aldis/aldis-agent")?),
             every_namespace: self.every_namespace,
             with: self.with.iter().copied().collect(),
