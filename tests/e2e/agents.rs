@@ -6,8 +6,10 @@ use aldis_tests::fleet::ready::eventually;
 use aldis_tests::practice::rests;
 use anyhow::ensure;
 
-use crate::runbooks;
-use crate::stage::{PATIENCE, Stage, joined, name, standing, state};
+use aldis_tests::runbooks;
+use aldis_tests::stage::{PATIENCE, Stage, joined, name, standing, state};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
@@ -69,7 +71,7 @@ async fn killed_at_any_point_of_an_effect_it_makes_the_change_once() {
         "agent-after-effect",
         "agent-after-outcome",
     ] {
-        let stage = Stage::alone(&format!("killed-{point}")).await;
+        let stage = Stage::alone(fleet().await, &format!("killed-{point}")).await;
         stage
             .release_on(TARGET, &stage.application(&[OLD]))
             .await
@@ -94,7 +96,7 @@ async fn killed_at_any_point_of_an_effect_it_makes_the_change_once() {
 #[tokio::test]
 async fn a_deleted_journal_is_made_up_for_by_looking() {
     for (point, made) in [("agent-after-intent", 0), ("agent-after-effect", 1)] {
-        let stage = Stage::alone(&format!("deleted-{point}")).await;
+        let stage = Stage::alone(fleet().await, &format!("deleted-{point}")).await;
         stage
             .release_on(TARGET, &stage.application(&[OLD]))
             .await
@@ -121,7 +123,7 @@ async fn a_deleted_journal_is_made_up_for_by_looking() {
 
 #[tokio::test]
 async fn a_journal_cut_after_it_was_reported_is_set_aside_and_its_work_looked_for() {
-    let stage = Stage::alone("cut-journal").await;
+    let stage = Stage::alone(fleet().await, "cut-journal").await;
     stage
         .release_on(TARGET, &stage.application(&[OLD]))
         .await
@@ -162,7 +164,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[tokio::test]
 async fn without_a_journal_and_with_somebodys_change_on_top_nothing_is_run_blindly() {
-    let stage = Stage::alone("covered").await;
+    let stage = Stage::alone(fleet().await, "covered").await;
     let app = stage.application(&[OLD]);
     stage.release_on(TARGET, &app).await.unwrap();
     let job = killed_at(&stage, "agent-after-intent").await;
@@ -187,7 +189,7 @@ async fn without_a_journal_and_with_somebodys_change_on_top_nothing_is_run_blind
 
 #[tokio::test]
 async fn what_nobody_can_look_at_any_more_is_unknown_until_an_operator_says() {
-    let stage = Stage::alone("deleted").await;
+    let stage = Stage::alone(fleet().await, "deleted").await;
     stage
         .release_on(TARGET, &stage.application(&[OLD]))
         .await

@@ -3,8 +3,10 @@
 use aldis_core::job::TargetState;
 use aldis_tests::practice::rests;
 
-use crate::runbooks;
-use crate::stage::{ALL, Stage, joined, name, state};
+use aldis_tests::runbooks;
+use aldis_tests::stage::{ALL, Stage, joined, name, state};
+
+use crate::fleet;
 
 const GOOD: &str = "shop/checkout:v2.17.4";
 const BAD: &str = "shop/checkout:v2.18.0-failing";
@@ -27,7 +29,7 @@ fn rollback(stage: &Stage, when_unreachable: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn an_object_changed_since_the_plan_stops_a_change_before_anything_is_touched() {
-    let stage = Stage::shared("drift-refuses-job").await;
+    let stage = Stage::shared(fleet().await, "drift-refuses-job").await;
     stage.release(&["shop/checkout:v1"]).await.unwrap();
     let words = stage.words("deploy-image", &["image=shop/checkout:v2"]);
     let plan = stage.plan(&words).await.unwrap().plan.id.to_string();
@@ -54,7 +56,7 @@ async fn an_object_changed_since_the_plan_stops_a_change_before_anything_is_touc
 
 #[tokio::test]
 async fn an_object_changed_since_the_plan_leaves_its_cluster_out_of_a_remedy() {
-    let stage = Stage::shared("drift-refuses-target").await;
+    let stage = Stage::shared(fleet().await, "drift-refuses-target").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let plan = stage
         .plan(&&rollback(&stage, "fail"))
@@ -90,7 +92,7 @@ async fn away(stage: &Stage, target: &str) {
             .any(|line| line.contains("absent") || line.contains("lost"))
     };
     aldis_tests::fleet::ready::eventually(
-        crate::stage::PATIENCE,
+        aldis_tests::stage::PATIENCE,
         "it is seen to be away",
         || async {
             let said = stage.aldis(&["agents", "list"]).await?;
@@ -104,7 +106,7 @@ async fn away(stage: &Stage, target: &str) {
 
 #[tokio::test]
 async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declared() {
-    let stage = Stage::alone("one-is-away").await;
+    let stage = Stage::alone(fleet().await, "one-is-away").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     away(&stage, "us-east/prod-2").await;
@@ -136,7 +138,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
         aldis_tests::fleet::application::rolled_out(
             &client,
             &stage.namespace,
-            crate::stage::SERVICE,
+            aldis_tests::stage::SERVICE,
         )
         .await
         .unwrap();

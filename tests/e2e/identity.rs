@@ -8,7 +8,9 @@ use aldis_tests::pki::{Authority, Request};
 use aldis_tests::practice::rests;
 use anyhow::ensure;
 
-use crate::stage::{PATIENCE, Stage, joined};
+use aldis_tests::stage::{PATIENCE, Stage, joined};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 
@@ -43,7 +45,7 @@ fn logged(stage: &Stage) -> String {
 
 #[tokio::test]
 async fn who_is_not_known_is_refused_with_a_reason_on_both_sides() {
-    let stage = Stage::shared("strangers").await;
+    let stage = Stage::shared(fleet().await, "strangers").await;
     let user = Request::user(USER);
     let stranger = Authority::new("somebody else").unwrap();
     let agent = Request::agent("eu-west", "prod-1", "1");
@@ -100,7 +102,7 @@ async fn who_is_not_known_is_refused_with_a_reason_on_both_sides() {
 
 #[tokio::test]
 async fn one_key_is_one_job_and_another_body_under_it_is_refused() {
-    let stage = Stage::shared("one-key").await;
+    let stage = Stage::shared(fleet().await, "one-key").await;
     stage.release(&[OLD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     let deploy = |image: &'static str| stage.words("deploy-image", &[image]);
@@ -153,7 +155,7 @@ fn leads_elsewhere(named: &Cluster, to: &Cluster) -> String {
 
 #[tokio::test]
 async fn two_kubeconfig_entries_that_were_swapped_are_refused_by_identity() {
-    let stage = Stage::alone("swapped").await;
+    let stage = Stage::alone(fleet().await, "swapped").await;
     stage.release(&[OLD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     let pair =
@@ -207,7 +209,7 @@ async fn two_kubeconfig_entries_that_were_swapped_are_refused_by_identity() {
 
 #[tokio::test]
 async fn of_two_agents_with_one_identity_neither_is_given_work_until_one_is_gone() {
-    let stage = Stage::alone("twins").await;
+    let stage = Stage::alone(fleet().await, "twins").await;
     stage.release(&[OLD]).await.unwrap();
     let target = "eu-west/prod-1";
     let agent = stage.system().agent(target).unwrap();

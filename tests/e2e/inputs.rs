@@ -2,13 +2,15 @@
 //!
 //! Malformed runbook files are not here: they need no cluster.
 
-use crate::stage::{SERVICE, Stage};
+use aldis_tests::stage::{SERVICE, Stage};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 
 #[tokio::test]
 async fn what_does_not_exist_is_named_and_nothing_is_written() {
-    let stage = Stage::shared("mistyped").await;
+    let stage = Stage::shared(fleet().await, "mistyped").await;
     stage
         .release(&[OLD, "shop/checkout:v2-failing"])
         .await

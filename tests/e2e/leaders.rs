@@ -6,8 +6,10 @@ use aldis_core::view::JobView;
 use aldis_tests::practice::rests;
 use rustix::process::Signal;
 
-use crate::runbooks;
-use crate::stage::{Stage, state};
+use aldis_tests::runbooks;
+use aldis_tests::stage::{Stage, state};
+
+use crate::fleet;
 
 const GOOD: &str = "shop/checkout:v2.17.4";
 const BAD: &str = "shop/checkout:v2.18.0-failing";
@@ -23,7 +25,7 @@ const POINTS: [&str; 6] = [
 ];
 
 async fn bad_release(namespace: &str, runbook: &str) -> (Stage, Vec<String>) {
-    let stage = Stage::alone(namespace).await;
+    let stage = Stage::alone(fleet().await, namespace).await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let file = stage.file("rollback.yaml", runbook).unwrap();
     let from = format!("from={BAD}");
@@ -108,7 +110,7 @@ async fn kill_leader(stage: &Stage) -> String {
 
 #[tokio::test]
 async fn killed_in_the_middle_of_a_segment_it_is_replaced_and_the_agent_goes_on() {
-    let stage = Stage::alone("leader-mid-segment").await;
+    let stage = Stage::alone(fleet().await, "leader-mid-segment").await;
     let mut app = stage.application(&["shop/checkout:v1"]);
     app.pod_annotations
         .insert("fleet.aldis.dev/ready-after".to_owned(), "3s".to_owned());
@@ -132,7 +134,7 @@ async fn killed_in_the_middle_of_a_segment_it_is_replaced_and_the_agent_goes_on(
 
 #[tokio::test]
 async fn killed_while_a_job_goes_back_it_is_replaced_and_everything_is_put_back_once() {
-    let stage = Stage::alone("leader-unwinding").await;
+    let stage = Stage::alone(fleet().await, "leader-unwinding").await;
     stage.release(&["shop/checkout:v1"]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     let image = "image=shop/checkout:v2-only-in-eu-west-prod-1";
@@ -176,11 +178,15 @@ async fn frozen_beyond_its_lease_it_writes_nothing_when_it_thaws_and_ends() {
         .await
         .unwrap();
     replica.process().signal(Signal::STOP).unwrap();
-    aldis_tests::fleet::ready::eventually(crate::stage::PATIENCE, "another leads", || async {
-        let leader = plane.leader().await?;
-        anyhow::ensure!(leader != frozen, "{leader} leads");
-        Ok(())
-    })
+    aldis_tests::fleet::ready::eventually(
+        aldis_tests::stage::PATIENCE,
+        "another leads",
+        || async {
+            let leader = plane.leader().await?;
+            anyhow::ensure!(leader != frozen, "{leader} leads");
+            Ok(())
+        },
+    )
     .await
     .unwrap();
     replica.process().signal(Signal::CONT).unwrap();
@@ -189,7 +195,7 @@ async fn frozen_beyond_its_lease_it_writes_nothing_when_it_thaws_and_ends() {
     assert_eq!(rests(&view), ["changed"; 4]);
     assert_eq!(stage.changes_since(&before).await.unwrap(), [1; 4]);
     aldis_tests::fleet::ready::eventually(
-        crate::stage::PATIENCE,
+        aldis_tests::stage::PATIENCE,
         "it ended and was started again",
         || async {
             anyhow::ensure!(replica.process().starts() > starts, "it still runs");

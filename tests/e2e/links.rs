@@ -9,8 +9,10 @@ use aldis_tests::practice::rests;
 use aldis_tests::proxy::Fault;
 use anyhow::ensure;
 
-use crate::runbooks;
-use crate::stage::{PATIENCE, Stage, name, state};
+use aldis_tests::runbooks;
+use aldis_tests::stage::{PATIENCE, Stage, name, state};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
@@ -59,7 +61,11 @@ async fn slow_release(stage: &Stage) {
 async fn an_agent_cut_off_beyond_its_permit_ends_its_segment_begins_no_other_and_is_heard_after_healing()
  {
     for fault in [Fault::Cut, Fault::BlackHole] {
-        let stage = Stage::alone(&format!("cut-off-{}", fault.to_string().replace('/', "-"))).await;
+        let stage = Stage::alone(
+            fleet().await,
+            &format!("cut-off-{}", fault.to_string().replace('/', "-")),
+        )
+        .await;
         slow_release(&stage).await;
         let before = stage.seen_everywhere().await.unwrap();
         let job = stage.submit(&in_two_segments(&stage)).await.unwrap();
@@ -120,7 +126,7 @@ async fn an_agent_cut_off_beyond_its_permit_ends_its_segment_begins_no_other_and
 
 #[tokio::test]
 async fn a_leader_cut_off_from_etcd_is_replaced_and_every_cluster_changes_once() {
-    let stage = Stage::alone("leader-without-etcd").await;
+    let stage = Stage::alone(fleet().await, "leader-without-etcd").await;
     slow_release(&stage).await;
     let before = stage.seen_everywhere().await.unwrap();
     let plane = stage.system().plane();
@@ -142,7 +148,7 @@ async fn a_leader_cut_off_from_etcd_is_replaced_and_every_cluster_changes_once()
 
 #[tokio::test]
 async fn a_replica_cut_off_from_etcd_closes_its_streams_and_its_agents_go_elsewhere() {
-    let stage = Stage::alone("standby-without-etcd").await;
+    let stage = Stage::alone(fleet().await, "standby-without-etcd").await;
     stage.release(&[OLD]).await.unwrap();
     let plane = stage.system().plane();
     let leader = plane.leader().await.unwrap();

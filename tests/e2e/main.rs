@@ -3,16 +3,12 @@
 
 mod agents;
 mod clusters;
-mod deployments;
 mod drift;
 mod identity;
 mod inputs;
 mod leaders;
 mod links;
 mod operators;
-mod rollbacks;
-mod runbooks;
-mod stage;
 mod stores;
 
 use aldis_tests::fleet::system::programs::Source;

@@ -4,14 +4,16 @@ use aldis_core::job::{JobState, TargetState};
 use aldis_core::view::JobView;
 use aldis_tests::practice::rests;
 
-use crate::stage::{Stage, joined, state};
+use aldis_tests::stage::{Stage, joined, state};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
 
 /// A deploy whose canary takes seconds to get ready: time to ask something of it.
 async fn at_work(namespace: &str) -> (Stage, String) {
-    let stage = Stage::shared(namespace).await;
+    let stage = Stage::shared(fleet().await, namespace).await;
     let mut app = stage.application(&[OLD]);
     app.pod_annotations
         .insert("fleet.aldis.dev/ready-after".to_owned(), "4s".to_owned());

@@ -5,7 +5,9 @@ use aldis_tests::fleet::ready::eventually;
 use aldis_tests::practice::rests;
 use anyhow::ensure;
 
-use crate::stage::{PATIENCE, Stage, joined};
+use aldis_tests::stage::{PATIENCE, Stage, joined};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 
@@ -16,7 +18,7 @@ async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_
         (Restore::AsItWas, "restored"),
         (Restore::WithRevisionsBumped, "restored-bumped"),
     ] {
-        let stage = Stage::alone(namespace).await;
+        let stage = Stage::alone(fleet().await, namespace).await;
         stage.release(&[OLD]).await.unwrap();
         let etcd = stage.system().plane().store().unwrap();
         let snapshot = etcd.snapshot(&format!("{namespace}.db")).await.unwrap();
@@ -67,7 +69,7 @@ async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_
         );
         stage.system().until_live().await.unwrap();
         let mut orphans = 0;
-        for target in crate::stage::ALL {
+        for target in aldis_tests::stage::ALL {
             let shown: serde_json::Value = stage
                 .aldis(&["agents", "show", target, "-o", "json"])
                 .await

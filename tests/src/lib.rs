@@ -10,3 +10,5 @@ pub mod pki;
 pub mod plane;
 pub mod practice;
 pub mod proxy;
+pub mod runbooks;
+pub mod stage;

@@ -9,14 +9,19 @@
 
 pub mod program;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aldis_shop::arguments::DATABASE_URL;
 pub use aldis_shop::release::{Behaviour, Crash, Probes, Release, Share};
 
+use tokio::sync::OnceCell;
+
 use super::application::Application;
 use super::application::manifest::{self, Container, FromSecret, Resources, Secret};
-use super::cluster::Cluster;
+use super::cluster::{self, Cluster};
+use super::nodes::Nodes;
+use super::nodes::images::Image;
 use crate::load::source::Source;
 
 /// Where the program stands in an image.
@@ -62,6 +67,23 @@ pub fn command(image: &str, cluster: &str) -> Option<Vec<String>> {
         command.extend(release.arguments());
         command
     })
+}
+
+/// Makes images of the shop for a cluster: those that may be had there. Simulated nodes need none.
+pub async fn publish<S: AsRef<str>>(cluster: &Cluster, images: &[S]) -> anyhow::Result<()> {
+    if cluster.nodes() == Nodes::Simulated {
+        return Ok(());
+    }
+    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+    let program = PROGRAM.get_or_try_init(program::build).await?;
+    let here = cluster::file_name(cluster.target());
+    let image = |name: &S| {
+        let name = name.as_ref();
+        let arguments = command(name, &here)?.split_off(1);
+        Some(Image::program(name, program).arguments(arguments))
+    };
+    let images: Vec<Image> = images.iter().filter_map(image).collect();
+    cluster.import(&images).await
 }
 
 /// The shop as an application, with these releases.

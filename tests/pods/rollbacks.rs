@@ -4,8 +4,10 @@ use aldis_core::job::{Rest, TargetState};
 use aldis_core::outcome::StepState;
 use aldis_tests::practice::rests;
 
-use crate::runbooks;
-use crate::stage::{ALL, Stage, joined, name};
+use aldis_tests::runbooks;
+use aldis_tests::stage::{ALL, Stage, joined, name};
+
+use crate::fleet;
 
 const GOOD: &str = "shop/checkout:v2.17.4";
 const BAD: &str = "shop/checkout:v2.18.0-failing";
@@ -18,7 +20,7 @@ fn rollback(stage: &Stage, runbook: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_built_in_rollback_goes_in_waves_soaks_and_changes_every_cluster_once() {
-    let stage = Stage::shared("healthy-rollback").await;
+    let stage = Stage::shared(fleet().await, "healthy-rollback").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     let words = rollback(&stage, "rollback-service");
@@ -54,7 +56,7 @@ async fn the_built_in_rollback_goes_in_waves_soaks_and_changes_every_cluster_onc
 
 #[tokio::test]
 async fn a_cluster_that_does_not_run_the_bad_image_is_left_alone_and_named() {
-    let stage = Stage::shared("one-is-well").await;
+    let stage = Stage::shared(fleet().await, "one-is-well").await;
     for target in ALL {
         let releases = if target == "us-east/prod-1" {
             [GOOD, "shop/checkout:v2.19.0"]
@@ -84,7 +86,7 @@ async fn a_cluster_that_does_not_run_the_bad_image_is_left_alone_and_named() {
 
 #[tokio::test]
 async fn a_cluster_that_cannot_be_helped_is_named_and_the_others_stay_changed() {
-    let stage = Stage::shared("one-is-beyond-help").await;
+    let stage = Stage::shared(fleet().await, "one-is-beyond-help").await;
     for target in ALL {
         let mut app = stage.application(&[GOOD, BAD]);
         if target == "us-east/prod-2" {
@@ -118,7 +120,7 @@ async fn a_cluster_that_cannot_be_helped_is_named_and_the_others_stay_changed() 
 
 #[tokio::test]
 async fn no_target_moves_before_all_of_its_wave_have_passed_their_checks() {
-    let stage = Stage::shared("one-fails-its-check").await;
+    let stage = Stage::shared(fleet().await, "one-fails-its-check").await;
     for target in ALL {
         let mut app = stage.application(&[GOOD, BAD]);
         if target == "us-east/prod-2" {
@@ -152,7 +154,7 @@ async fn no_target_moves_before_all_of_its_wave_have_passed_their_checks() {
 
 #[tokio::test]
 async fn a_deployment_that_argo_cd_owns_is_refused_with_the_reason() {
-    let stage = Stage::shared("argo-owns").await;
+    let stage = Stage::shared(fleet().await, "argo-owns").await;
     let mut app = stage.application(&[GOOD, BAD]);
     app.labels.insert(
         "app.kubernetes.io/instance".to_owned(),
@@ -179,7 +181,7 @@ async fn a_deployment_that_argo_cd_owns_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn what_a_job_changed_is_put_back_by_a_job_of_its_own() {
-    let stage = Stage::shared("undone-later").await;
+    let stage = Stage::shared(fleet().await, "undone-later").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let file = stage
         .file("rollback.yaml", &runbooks::rollback_at_once())

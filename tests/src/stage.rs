@@ -8,27 +8,27 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::fleet::Fleet;
+use crate::fleet::application::Application;
+use crate::fleet::process::Process;
+use crate::fleet::reader::Seen;
+use crate::fleet::ready::eventually;
+use crate::fleet::system::System;
+use crate::fleet::system::command_line::Said;
+use crate::proxy::Fault;
 use aldis_core::ids::TargetName;
 use aldis_core::job::TargetState;
 use aldis_core::view::{JobView, PlanView};
-use aldis_tests::fleet::Fleet;
-use aldis_tests::fleet::application::Application;
-use aldis_tests::fleet::process::Process;
-use aldis_tests::fleet::reader::Seen;
-use aldis_tests::fleet::ready::eventually;
-use aldis_tests::fleet::system::System;
-use aldis_tests::fleet::system::command_line::Said;
-use aldis_tests::proxy::Fault;
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use rustix::process::Signal;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::fleet;
+use crate::fleet::shop;
 
 /// Every cluster, in order.
-pub(crate) const ALL: [&str; 4] = [
+pub const ALL: [&str; 4] = [
     "eu-west/prod-1",
     "eu-west/prod-2",
     "us-east/prod-1",
@@ -36,17 +36,17 @@ pub(crate) const ALL: [&str; 4] = [
 ];
 
 /// For anything that should happen soon, on a machine that is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The Deployment of every story.
-pub(crate) const SERVICE: &str = "checkout";
+pub const SERVICE: &str = "checkout";
 
 static FLEET_IS_WHOLE: RwLock<()> = RwLock::const_new(());
 
 /// One story's place.
-pub(crate) struct Stage {
-    pub(crate) fleet: &'static Fleet,
-    pub(crate) namespace: String,
+pub struct Stage {
+    pub fleet: &'static Fleet,
+    pub namespace: String,
     _turn: Turn,
 }
 
@@ -61,8 +61,7 @@ enum Turn {
 
 impl Stage {
     /// Shares the fleet with other stories.
-    pub(crate) async fn shared(namespace: &str) -> Self {
-        let fleet = fleet().await;
+    pub async fn shared(fleet: &'static Fleet, namespace: &str) -> Self {
         let turn = Turn::Shared {
             _guard: FLEET_IS_WHOLE.read().await,
         };
@@ -70,8 +69,7 @@ impl Stage {
     }
 
     /// Has the fleet alone, and finds it whole.
-    pub(crate) async fn alone(namespace: &str) -> Self {
-        let fleet = fleet().await;
+    pub async fn alone(fleet: &'static Fleet, namespace: &str) -> Self {
         let turn = Turn::Alone {
             _guard: FLEET_IS_WHOLE.write().await,
         };
@@ -117,36 +115,44 @@ impl Stage {
         stage
     }
 
-    pub(crate) fn system(&self) -> &'static System {
+    pub fn system(&self) -> &'static System {
         self.fleet.system().expect("this fleet has Aldis over it")
     }
 
     /// An application of this story.
-    pub(crate) fn application(&self, releases: &[&str]) -> Application {
+    pub fn application(&self, releases: &[&str]) -> Application {
         Application::new(&self.namespace, SERVICE, releases.iter().copied())
     }
 
     /// Releases it on every cluster.
-    pub(crate) async fn release(&self, releases: &[&str]) -> anyhow::Result<()> {
+    pub async fn release(&self, releases: &[&str]) -> anyhow::Result<()> {
         self.release_as(&self.application(releases)).await
     }
 
     /// Releases an application on every cluster.
-    pub(crate) async fn release_as(&self, app: &Application) -> anyhow::Result<()> {
+    pub async fn release_as(&self, app: &Application) -> anyhow::Result<()> {
         try_join_all(ALL.map(|target| self.release_on(target, app))).await?;
         Ok(())
     }
 
     /// Releases an application on one cluster.
-    pub(crate) async fn release_on(&self, target: &str, app: &Application) -> anyhow::Result<()> {
-        let client = self.fleet.cluster(target)?.client();
-        app.release(&client)
+    pub async fn release_on(&self, target: &str, app: &Application) -> anyhow::Result<()> {
+        let cluster = self.fleet.cluster(target)?;
+        shop::publish(cluster, &app.releases).await?;
+        app.release(&cluster.client())
             .await
             .with_context(|| format!("release on {target}"))
     }
 
+    /// Makes images of the shop known to the clusters that may have them. Simulated nodes know any.
+    pub async fn publish(&self, images: &[&str]) -> anyhow::Result<()> {
+        let clusters = self.fleet.clusters().iter();
+        try_join_all(clusters.map(|cluster| shop::publish(cluster, images))).await?;
+        Ok(())
+    }
+
     /// Somebody deletes it on one cluster.
-    pub(crate) async fn delete(&self, target: &str) -> anyhow::Result<()> {
+    pub async fn delete(&self, target: &str) -> anyhow::Result<()> {
         let client = self.fleet.cluster(target)?.client();
         let api = kube::Api::<Deployment>::namespaced(client, &self.namespace);
         api.delete(SERVICE, &Default::default())
@@ -160,7 +166,7 @@ impl Stage {
     }
 
     /// What is on one cluster.
-    pub(crate) async fn seen(&self, target: &str) -> anyhow::Result<Seen> {
+    pub async fn seen(&self, target: &str) -> anyhow::Result<Seen> {
         Seen::read(
             &self.fleet.cluster(target)?.client(),
             &self.namespace,
@@ -170,19 +176,19 @@ impl Stage {
     }
 
     /// What is on every cluster.
-    pub(crate) async fn seen_everywhere(&self) -> anyhow::Result<BTreeMap<&'static str, Seen>> {
+    pub async fn seen_everywhere(&self) -> anyhow::Result<BTreeMap<&'static str, Seen>> {
         let all = ALL.map(|target| async move { anyhow::Ok((target, self.seen(target).await?)) });
         Ok(try_join_all(all).await?.into_iter().collect())
     }
 
     /// The first image on every cluster.
-    pub(crate) async fn images(&self) -> anyhow::Result<Vec<String>> {
+    pub async fn images(&self) -> anyhow::Result<Vec<String>> {
         let seen = self.seen_everywhere().await?;
         Ok(seen.values().map(|seen| seen.images.join(" ")).collect())
     }
 
     /// How often what is wanted was changed on every cluster since then, as Kubernetes counts it.
-    pub(crate) async fn changes_since(
+    pub async fn changes_since(
         &self,
         before: &BTreeMap<&'static str, Seen>,
     ) -> anyhow::Result<Vec<i64>> {
@@ -194,7 +200,7 @@ impl Stage {
     }
 
     /// A runbook, by name or by file, over this story's application, with more parameters.
-    pub(crate) fn words(&self, runbook: &str, params: &[&str]) -> Vec<String> {
+    pub fn words(&self, runbook: &str, params: &[&str]) -> Vec<String> {
         let namespace = format!("namespace={}", self.namespace);
         let service = format!("service={SERVICE}");
         let ours = [service.as_str(), namespace.as_str()];
@@ -206,12 +212,12 @@ impl Stage {
     }
 
     /// Runs a command to its end.
-    pub(crate) async fn aldis<S: AsRef<OsStr>>(&self, words: &[S]) -> anyhow::Result<Said> {
+    pub async fn aldis<S: AsRef<OsStr>>(&self, words: &[S]) -> anyhow::Result<Said> {
         self.system().command_line().run(words).await
     }
 
     /// Writes a runbook of this story.
-    pub(crate) fn file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    pub fn file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         self.fleet.folder().write(
             PathBuf::from("runbooks").join(&self.namespace).join(name),
             text,
@@ -219,14 +225,14 @@ impl Stage {
     }
 
     /// `aldis plan`, its view.
-    pub(crate) async fn plan<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<PlanView> {
+    pub async fn plan<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<PlanView> {
         self.aldis(&joined(&["plan", "-o", "json"], words))
             .await?
             .json()
     }
 
     /// `aldis submit` without following; the job.
-    pub(crate) async fn submit<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<String> {
+    pub async fn submit<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<String> {
         let said = self
             .aldis(&joined(
                 &["submit", "--yes", "--detach", "-o", "name"],
@@ -237,12 +243,12 @@ impl Stage {
     }
 
     /// `aldis status`.
-    pub(crate) async fn view(&self, job: &str) -> anyhow::Result<JobView> {
+    pub async fn view(&self, job: &str) -> anyhow::Result<JobView> {
         self.aldis(&["status", job, "-o", "json"]).await?.json()
     }
 
     /// Asks for the status until it is as wanted.
-    pub(crate) async fn until(
+    pub async fn until(
         &self,
         job: &str,
         what: &str,
@@ -257,7 +263,7 @@ impl Stage {
     }
 
     /// Follows a job until it has ended, also over rests that wait for somebody; the exit code, and the view then.
-    pub(crate) async fn ended(&self, job: &str) -> anyhow::Result<(i32, JobView)> {
+    pub async fn ended(&self, job: &str) -> anyhow::Result<(i32, JobView)> {
         self.until(job, "it ends", |view| view.header.state.is_ended())
             .await?;
         let watch = self
@@ -267,7 +273,7 @@ impl Stage {
     }
 
     /// `aldis submit`, followed to its end.
-    pub(crate) async fn run<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<(i32, JobView)> {
+    pub async fn run<S: AsRef<str>>(&self, words: &[S]) -> anyhow::Result<(i32, JobView)> {
         let job = self.submit(words).await?;
         self.ended(&job).await
     }
@@ -282,7 +288,7 @@ impl Drop for Stage {
 }
 
 /// The words of a command, one after the other.
-pub(crate) fn joined<S: AsRef<str>>(first: &[&str], more: &[S]) -> Vec<String> {
+pub fn joined<S: AsRef<str>>(first: &[&str], more: &[S]) -> Vec<String> {
     let first = first.iter().map(|word| (*word).to_owned());
     first
         .chain(more.iter().map(|word| word.as_ref().to_owned()))
@@ -290,17 +296,17 @@ pub(crate) fn joined<S: AsRef<str>>(first: &[&str], more: &[S]) -> Vec<String> {
 }
 
 /// Name of a target.
-pub(crate) fn name(target: &str) -> TargetName {
+pub fn name(target: &str) -> TargetName {
     target.parse().expect("tests name targets rightly")
 }
 
 /// Where one target stands.
-pub(crate) fn state<'a>(view: &'a JobView, target: &str) -> &'a TargetState {
+pub fn state<'a>(view: &'a JobView, target: &str) -> &'a TargetState {
     &view.targets[&name(target)].state
 }
 
 /// Where a job stands, for people.
-pub(crate) fn standing(view: &JobView) -> String {
+pub fn standing(view: &JobView) -> String {
     let waiting: Vec<&str> = view
         .waiting
         .iter()

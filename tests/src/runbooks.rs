@@ -1,7 +1,7 @@
 //! Runbooks of the stories: the built-in ones with other times or waves, so that they stay what a user has.
 
 /// `rollback-service` whose canary soaks for seconds.
-pub(crate) fn rollback() -> String {
+pub fn rollback() -> String {
     named(ROLLBACK, "rollback-service", "rollback-quickly")
         .replace(
             "for: 30s, settle: 5s, every: 5s",
@@ -11,12 +11,12 @@ pub(crate) fn rollback() -> String {
 }
 
 /// `rollback-service` whose canary soaks for so long that the leader writes down how far it came: each 10 s.
-pub(crate) fn rollback_with_a_long_soak() -> String {
+pub fn rollback_with_a_long_soak() -> String {
     rollback().replace("for: 3s", "for: 14s")
 }
 
 /// `rollback-service` in one wave, without a soak.
-pub(crate) fn rollback_at_once() -> String {
+pub fn rollback_at_once() -> String {
     let text = named(ROLLBACK, "rollback-service", "rollback-at-once");
     let (before, rest) = text.split_once("    waves:\n").expect("it has waves");
     let (_, after) = rest
@@ -28,12 +28,12 @@ pub(crate) fn rollback_at_once() -> String {
 }
 
 /// `deploy-image` as it is.
-pub(crate) const DEPLOY: &str = include_str!("../../runbooks/deploy-image.yaml");
+pub const DEPLOY: &str = include_str!("../../runbooks/deploy-image.yaml");
 
 const ROLLBACK: &str = include_str!("../../runbooks/rollback-service.yaml");
 
 /// `deploy-image` under another name, changed.
-pub(crate) fn deploy(name: &str, changes: &[(&str, &str)]) -> String {
+pub fn deploy(name: &str, changes: &[(&str, &str)]) -> String {
     let mut text = named(DEPLOY, "deploy-image", name);
     for (from, to) in changes {
         assert!(text.contains(from), "the runbook has no `{from}`");

@@ -2,15 +2,21 @@
 
 use aldis_tests::practice::rests;
 
-use crate::stage::{Stage, name};
+use aldis_tests::stage::{Stage, name};
+
+use crate::fleet;
 
 const OLD: &str = "shop/checkout:v1";
 
 #[tokio::test]
 async fn one_that_fails_in_its_second_wave_is_put_back_everywhere_and_goes_no_further() {
-    let stage = Stage::shared("second-wave-fails").await;
+    let stage = Stage::shared(fleet().await, "second-wave-fails").await;
     stage.release(&[OLD]).await.unwrap();
     let before = stage.seen_everywhere().await.unwrap();
+    stage
+        .publish(&["shop/checkout:v2-only-in-eu-west-prod-1"])
+        .await
+        .unwrap();
     let image = "image=shop/checkout:v2-only-in-eu-west-prod-1";
     let words = stage.words("deploy-image", &[image]);
     let job = stage.submit(&words).await.unwrap();
@@ -56,8 +62,9 @@ async fn one_that_fails_in_its_second_wave_is_put_back_everywhere_and_goes_no_fu
 
 #[tokio::test]
 async fn one_that_crashes_fails_with_the_words_of_its_own_log() {
-    let stage = Stage::shared("crashes-at-once").await;
+    let stage = Stage::shared(fleet().await, "crashes-at-once").await;
     stage.release(&[OLD]).await.unwrap();
+    stage.publish(&["shop/checkout:v2-crash"]).await.unwrap();
     let words = stage.words("deploy-image", &["image=shop/checkout:v2-crash"]);
     let job = stage.submit(&words).await.unwrap();
     let said = stage
@@ -79,17 +86,18 @@ async fn one_that_crashes_fails_with_the_words_of_its_own_log() {
 
 #[tokio::test]
 async fn one_that_answers_with_errors_fails_its_verification_and_is_put_back() {
-    let stage = Stage::shared("answers-with-errors").await;
+    let stage = Stage::shared(fleet().await, "answers-with-errors").await;
     stage.release(&[OLD]).await.unwrap();
     let file = stage
         .file(
             "deploy.yaml",
-            &crate::runbooks::deploy(
+            &aldis_tests::runbooks::deploy(
                 "deploy-strictly",
                 &[("retry: {max: 5, delay: 2s", "retry: {max: 1, delay: 1s")],
             ),
         )
         .unwrap();
+    stage.publish(&["shop/checkout:v2-failing"]).await.unwrap();
     let image = "image=shop/checkout:v2-failing";
     let words = stage.words(file.to_str().unwrap(), &[image]);
     let (code, view) = stage.run(&words).await.unwrap();
