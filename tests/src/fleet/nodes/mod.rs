@@ -72,9 +72,10 @@ impl Wanted {
     pub fn choose(self, folder: &Path) -> anyhow::Result<Chosen> {
         match self {
             Self::Simulated => Ok(Chosen::of(Nodes::Simulated)),
-            Self::Real => preflight::check(folder).map(|()| Chosen::of(Nodes::Real)).context(
-                "real nodes were asked for and this machine cannot run them\n\nhint: `NODES=simulated` takes kwok's",
-            ),
+            Self::Real => match preflight::check(folder) {
+                Ok(()) => Ok(Chosen::of(Nodes::Real)),
+                Err(error) => Err(refusal(&error)),
+            },
             Self::Auto => Ok(match preflight::check(folder) {
                 Ok(()) => Chosen::of(Nodes::Real),
                 Err(error) => Chosen {
@@ -84,6 +85,16 @@ impl Wanted {
             }),
         }
     }
+}
+
+/// Says how to go on, unless the check that failed does.
+fn refusal(error: &anyhow::Error) -> anyhow::Error {
+    let why = format!("{error:#}");
+    let hint = match why.contains("\n\nhint: ") {
+        true => "",
+        false => "\n\nhint: `NODES=simulated` takes simulated nodes",
+    };
+    anyhow::anyhow!("real nodes were asked for and this machine cannot run them: {why}{hint}")
 }
 
 impl Chosen {
@@ -157,6 +168,20 @@ mod tests {
         assert_eq!(
             fallen_back.to_string(),
             "nodes are simulated, as real ones cannot run here: it takes root, and this is user 7"
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_check_that_failed_and_ends_with_one_way_forward() {
+        let said = refusal(&anyhow::anyhow!("it takes root")).to_string();
+        assert!(
+            said.contains("cannot run them: it takes root\n\nhint: `NODES=simulated`"),
+            "{said}"
+        );
+        let said = refusal(&anyhow::anyhow!("no kubelet\n\nhint: `make binaries`")).to_string();
+        assert!(
+            said.ends_with("no kubelet\n\nhint: `make binaries`"),
+            "{said}"
         );
     }
 
