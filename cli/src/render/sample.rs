@@ -227,6 +227,7 @@ fn record<'a>(job: &'a mut Job, name: &str) -> &'a mut Target {
         .targets
         .entry(name.clone())
         .or_insert_with(|| Target::new(name).into());
+    let target = Arc::make_mut(target);
     target.attempt = Attempt(1);
     target
 }
