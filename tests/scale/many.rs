@@ -21,7 +21,7 @@ const AGENTS: usize = 1000;
 
 /// Agents that begin at once: on a busy machine many handshakes in a debug build take longer than anybody waits
 /// for one.
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 25;
 
 /// For each thing that must happen at all: ten times what a quiet machine of two cores needs.
 const PATIENCE: Duration = Duration::from_secs(300);
