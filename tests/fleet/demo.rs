@@ -33,7 +33,7 @@ const UNDONE: i32 = 4;
 
 /// Tells it.
 pub(crate) async fn tell(folder: &Path, size: &Size) -> anyhow::Result<()> {
-    size.check()?;
+    size.check(folder)?;
     let begun = Instant::now();
     heading(&format!("Starting {} with Aldis over them", size.about()));
     let fleet = Fleet::start(folder, size.options(|what| println!("  {what}"))).await?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aldis_tests::fleet::folder::Folder;
+use aldis_tests::fleet::nodes::leftovers;
 use aldis_tests::fleet::running::Running;
 use anyhow::bail;
 use rustix::process::Signal;
@@ -54,6 +55,9 @@ pub(crate) fn sweep(folder: &Path) -> anyhow::Result<()> {
             println!("stopped {name}, which a killed fleet had left");
         }
         open.forget_process(&name);
+    }
+    for removed in leftovers::sweep(folder)? {
+        println!("{removed}");
     }
     // A shell that reads it would believe that the fleet is up.
     let _ = std::fs::remove_file(open.path(aldis_tests::fleet::environment::FILE));

@@ -84,6 +84,7 @@ fn begin(command: Command) -> anyhow::Result<()> {
         Command::Up { at, size } => runtime.block_on(up::up(&at.folder, &size)),
         Command::Down { at } => runtime.block_on(down::down(&at.folder)),
         Command::Run { at, size } => runtime.block_on(foreground::run(&at.folder, &size)),
-        Command::Demo { folder, size } => runtime.block_on(demo::tell(&folder, &size)),
+        // Its images are names that only simulated nodes run.
+        Command::Demo { folder, size } => runtime.block_on(demo::tell(&folder, &size.simulated())),
     }
 }

@@ -1,12 +1,17 @@
 //! How large a fleet is wanted, and what it needs of the machine.
 
+use std::path::Path;
+
 use aldis_tests::fleet::Options;
+use aldis_tests::fleet::nodes::{Nodes, Wanted};
 use aldis_tests::fleet::system::programs::Source;
 use aldis_tests::fleet::system::{self, Store, Times};
 use anyhow::ensure;
 
-/// A cluster takes 460 MiB, all that is shared some 400 MiB (measured with four).
+/// A cluster takes 460 MiB, one with a real node and some pods 800; all that is shared some 400 MiB
+/// (measured with four).
 const MIB_A_CLUSTER: u64 = 460;
+const MIB_A_REAL_CLUSTER: u64 = 800;
 const MIB_SHARED: u64 = 400;
 
 /// How large.
@@ -18,6 +23,12 @@ pub(crate) struct Size {
     /// Where the control plane keeps its state
     #[arg(long, env = "STORE", value_enum, default_value_t = Kept::Etcd)]
     store: Kept,
+    /// Which nodes the clusters have: real ones run containers, which takes root; `auto` takes them where it can
+    #[arg(long, env = "NODES", default_value_t = Wanted::Auto)]
+    nodes: Wanted,
+    /// Starts the clusters alone
+    #[arg(long, hide = true)]
+    without_aldis: bool,
 }
 
 /// Where the control plane keeps its state.
@@ -34,7 +45,7 @@ impl Size {
     pub(crate) fn options(&self, tell: fn(&str)) -> Options {
         Options {
             clusters: self.clusters.into(),
-            system: Some(system::Options {
+            system: (!self.without_aldis).then_some(system::Options {
                 source: Source::BesideMe,
                 store: match self.store {
                     Kept::Etcd => Store::Etcd,
@@ -42,22 +53,32 @@ impl Size {
                 },
                 times: Times::AsShipped,
             }),
+            nodes: self.nodes,
             tell,
         }
     }
 
     /// The same as arguments.
-    pub(crate) fn arguments(&self) -> [String; 4] {
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let store = match self.store {
             Kept::Etcd => "etcd",
             Kept::Embedded => "embedded",
         };
-        [
-            "--clusters".to_owned(),
-            self.clusters.to_string(),
-            "--store".to_owned(),
-            store.to_owned(),
-        ]
+        let clusters = format!("--clusters={}", self.clusters);
+        let nodes = format!("--nodes={}", self.nodes);
+        let mut words = vec![clusters, format!("--store={store}"), nodes];
+        if self.without_aldis {
+            words.push("--without-aldis".to_owned());
+        }
+        words
+    }
+
+    /// The same over simulated nodes.
+    pub(crate) fn simulated(self) -> Self {
+        Self {
+            nodes: Wanted::Simulated,
+            ..self
+        }
     }
 
     /// In words.
@@ -68,15 +89,20 @@ impl Size {
         }
     }
 
-    /// Refuses what the machine has no room for, before anything is started.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let needed = MIB_SHARED + MIB_A_CLUSTER * u64::from(self.clusters);
+    /// Refuses what the machine cannot run or has no room for, before anything is started. `folder` is where
+    /// the fleet will be.
+    pub(crate) fn check(&self, folder: &Path) -> anyhow::Result<()> {
+        let each = match self.nodes.choose(folder)?.nodes {
+            Nodes::Real => MIB_A_REAL_CLUSTER,
+            Nodes::Simulated => MIB_A_CLUSTER,
+        };
+        let needed = MIB_SHARED + each * u64::from(self.clusters);
         let Some(free) = available_mib() else {
             return Ok(());
         };
         ensure!(
             free >= needed,
-            "a fleet of {} needs {needed} MiB of memory and {free} MiB are free\n\nhint: take fewer: `CLUSTERS=2 make …`",
+            "a fleet of {} needs {needed} MiB of memory and {free} MiB are free\n\nhint: take fewer, or simulated nodes: `CLUSTERS=2 NODES=simulated make …`",
             self.about()
         );
         Ok(())

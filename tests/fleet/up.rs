@@ -27,7 +27,7 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
         return Ok(());
     }
     down::sweep(folder)?;
-    size.check()?;
+    size.check(folder)?;
     let begun = Instant::now();
     println!("starting {} and Aldis over them, some 20 s", size.about());
     let folder = Folder::make(folder)?;

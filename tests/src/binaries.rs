@@ -17,6 +17,12 @@ pub const KUBERNETES_VERSION: &str = "1.36.3";
 /// The kwok that plays nodes and kubelets.
 pub const KWOK_VERSION: &str = "0.8.0";
 
+/// The containerd that real nodes run.
+pub const CONTAINERD_VERSION: &str = "2.3.7";
+
+/// Our own program in the image of every pod.
+const PAUSE_VERSION: &str = "1";
+
 /// A program that is not where it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -67,6 +73,26 @@ pub fn kubectl() -> Result<PathBuf, NotFound> {
 /// kwok itself.
 pub fn kwok() -> Result<PathBuf, NotFound> {
     find("kwok", KWOK_VERSION, "--version")
+}
+
+/// The node's own program of Kubernetes.
+pub fn kubelet() -> Result<PathBuf, NotFound> {
+    find("kubelet", KUBERNETES_VERSION, "--version")
+}
+
+/// Runs containers for the kubelet. Its shim is beside it.
+pub fn containerd() -> Result<PathBuf, NotFound> {
+    find("containerd", CONTAINERD_VERSION, "--version")
+}
+
+/// Its command line.
+pub fn ctr() -> Result<PathBuf, NotFound> {
+    find("ctr", CONTAINERD_VERSION, "--version")
+}
+
+/// Holds the namespaces of a pod.
+pub fn pause() -> Result<PathBuf, NotFound> {
+    find("pause", PAUSE_VERSION, "--version")
 }
 
 /// A program that, asked by some arguments, says that it is of a version.

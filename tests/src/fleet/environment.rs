@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::cluster::kubeconfig;
 use super::folder::Folder;
+use super::nodes::Chosen;
 use super::system::System;
 use super::system::command_line::CONTEXT;
 use super::{Cluster, Fleet};
@@ -20,22 +21,31 @@ pub fn write(fleet: &Fleet) -> anyhow::Result<PathBuf> {
         .map(|c: &Cluster| c.entry("admin"))
         .collect();
     folder.write("kubeconfig", kubeconfig::render(&entries))?;
-    folder.write(FILE, text(folder, fleet.system()?))
+    let mut lines = of_clusters(folder, fleet.nodes());
+    if let Ok(system) = fleet.system() {
+        lines.extend(of_system(system));
+    }
+    folder.write(FILE, lines.join("\n") + "\n")
 }
 
-fn text(folder: &Folder, system: &System) -> String {
+fn of_clusters(folder: &Folder, nodes: &Chosen) -> Vec<String> {
     let root = folder.root().display();
-    let mut lines = vec![
-        format!("# A fleet on this machine. In a shell: . {root}/{FILE}"),
+    vec![
+        format!("# A fleet on this machine; {nodes}. In a shell: . {root}/{FILE}"),
         "# Each program's process id is in $ALDIS_FLEET/pids/NAME. One that ends is started again, unless".to_owned(),
         "# $ALDIS_FLEET/down/NAME exists.".to_owned(),
+        export("ALDIS_FLEET", &root),
+        export("KUBECONFIG", &folder.path("kubeconfig").display()),
+    ]
+}
+
+fn of_system(system: &System) -> Vec<String> {
+    let mut lines = vec![
         "# Proxies: curl $ALDIS_FLEET_PROXIES lists them; curl -X POST $ALDIS_FLEET_PROXIES/NAME/cut (or pass,".to_owned(),
         "# black-hole, delay/MILLISECONDS) switches one, NAME* several.".to_owned(),
-        export("ALDIS_FLEET", &root),
         export("ALDIS_FLEET_PROXIES", &system.proxies()),
         export("ALDIS_CONFIG", &system.command_line().config().display()),
         export("ALDIS_CONTEXT", &CONTEXT),
-        export("KUBECONFIG", &folder.path("kubeconfig").display()),
     ];
     if let Some(etcd) = system.plane().store()
         && let Some(tls) = etcd.tls()
@@ -62,7 +72,7 @@ fn text(folder: &Folder, system: &System) -> String {
         "export PATH={}:\"$PATH\"",
         quoted(&system.programs().folder().display().to_string())
     ));
-    lines.join("\n") + "\n"
+    lines
 }
 
 fn export(name: &str, value: &dyn std::fmt::Display) -> String {

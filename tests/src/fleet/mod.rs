@@ -10,6 +10,7 @@ pub mod environment;
 pub mod etcd;
 pub mod folder;
 pub mod kubelet;
+pub mod nodes;
 pub mod ports;
 pub mod process;
 pub mod reader;
@@ -27,6 +28,7 @@ use tokio::runtime::Runtime;
 use self::cluster::Cluster;
 use self::etcd::Etcd;
 use self::folder::Folder;
+use self::nodes::{Chosen, Wanted, leftovers};
 use self::system::System;
 
 /// The clusters of a fleet, in the order in which a smaller one takes them.
@@ -44,6 +46,8 @@ pub struct Options {
     pub clusters: usize,
     /// Aldis itself, where it is wanted beside the clusters.
     pub system: Option<system::Options>,
+    /// Which nodes they have.
+    pub nodes: Wanted,
     /// Told of each part that is up.
     pub tell: fn(&str),
 }
@@ -53,6 +57,7 @@ impl Default for Options {
         Self {
             clusters: TARGETS.len(),
             system: None,
+            nodes: Wanted::Simulated,
             tell: |_| {},
         }
     }
@@ -68,13 +73,17 @@ pub struct Fleet {
 struct Parts {
     system: Option<System>,
     clusters: Vec<Cluster>,
+    nodes: Chosen,
     _objects: Etcd,
     folder: Folder,
 }
 
 impl Fleet {
-    /// Starts one that keeps its files in a folder, which it empties first.
+    /// Starts one that keeps its files in a folder, which it empties first. What a killed one left is removed.
     pub async fn start(folder: &Path, options: Options) -> anyhow::Result<Self> {
+        for removed in leftovers::sweep(folder)? {
+            (options.tell)(&removed);
+        }
         Self::start_in(Folder::make(folder)?, options).await
     }
 
@@ -106,6 +115,11 @@ impl Fleet {
             .iter()
             .find(|cluster| cluster.target().to_string() == name)
             .with_context(|| format!("the fleet has no cluster `{name}`"))
+    }
+
+    /// Which nodes they have, and why.
+    pub fn nodes(&self) -> &Chosen {
+        &self.parts().nodes
     }
 
     /// Aldis itself, if it was wanted.
@@ -145,12 +159,15 @@ impl Drop for Fleet {
 
 impl Parts {
     async fn start(folder: Folder, options: Options) -> anyhow::Result<Self> {
+        let nodes = options.nodes.choose(folder.root())?;
+        (options.tell)(&nodes.to_string());
+        let kind = nodes.nodes;
         let objects = Etcd::start(&folder, "objects").await?;
         let store = objects.endpoint();
         let clusters = try_join_all(targets(options.clusters)?.into_iter().map(|target| {
             let (folder, store) = (folder.clone(), store.clone());
             async move {
-                let cluster = Cluster::start(&folder, target, &store).await?;
+                let cluster = Cluster::start(&folder, target, &store, kind).await?;
                 (options.tell)(&format!("cluster {} is up", cluster.target()));
                 anyhow::Ok(cluster)
             }
@@ -169,6 +186,7 @@ impl Parts {
         Ok(Self {
             system,
             clusters,
+            nodes,
             _objects: objects,
             folder,
         })

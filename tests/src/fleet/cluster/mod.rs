@@ -1,11 +1,12 @@
-//! One Kubernetes cluster on loopback: API server, controllers and scheduler are real, nodes and pods are
-//! kwok's, and our own [`Kubelet`] answers for what runs in the pods.
+//! One Kubernetes cluster on loopback: API server, controllers and scheduler are real. So is its node, or
+//! nodes and pods are kwok's and our own [`Kubelet`] answers for what runs in the pods (see [`Nodes`]).
 //!
 //! ```text
 //! NAME/certificates/      its authority and all it signed
 //! NAME/*.kubeconfig       admin, scheduler, agent
 //! NAME/kwok.yaml          stages and slots
-//! NAME/pods/              log of each container that was looked at
+//! NAME/pods/              log of each container of simulated nodes that was looked at
+//! NAME/node/              what a real node is told, and what its containers write
 //! ```
 //!
 //! Each has an authority and an identity of its own, and nothing but the store in common with the others.
@@ -17,6 +18,7 @@ mod nodes;
 mod programs;
 pub mod rights;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +34,10 @@ use self::rights::Rights;
 use super::folder::Folder;
 use super::kubelet::Kubelet;
 use super::kubelet::slots::Slots;
+use super::nodes::Nodes;
+use super::nodes::images::Image;
+use super::nodes::network::Network;
+use super::nodes::node::{self, Node};
 use super::process::Process;
 use super::{ports, ready};
 
@@ -50,15 +56,26 @@ pub struct Cluster {
     files: PathBuf,
     // In the order in which they are killed.
     _rights: Rights,
-    _kubelet: Kubelet,
+    nodes: Under,
     programs: Vec<Process>,
     api: Process,
 }
 
+/// What runs its pods.
+enum Under {
+    Real(Box<Node>),
+    Simulated { _kubelet: Kubelet },
+}
+
 impl Cluster {
     /// Starts one. `store` is an etcd that it may share with others.
-    pub async fn start(folder: &Folder, target: TargetName, store: &str) -> anyhow::Result<Self> {
-        let starting = Starting::prepare(folder, target, store)?;
+    pub async fn start(
+        folder: &Folder,
+        target: TargetName,
+        store: &str,
+        nodes: Nodes,
+    ) -> anyhow::Result<Self> {
+        let starting = Starting::prepare(folder, target, store, nodes)?;
         let target = starting.target.clone();
         starting
             .run()
@@ -93,7 +110,35 @@ impl Cluster {
 
     /// Its programs by name, to kill and start one.
     pub fn programs(&self) -> impl Iterator<Item = &Process> {
-        self.programs.iter().chain([&self.api])
+        let node = self.node().map(Node::process);
+        self.programs.iter().chain([&self.api]).chain(node)
+    }
+
+    /// Its node, where it has a real one.
+    pub fn node(&self) -> Option<&Node> {
+        match &self.nodes {
+            Under::Real(node) => Some(node),
+            Under::Simulated { .. } => None,
+        }
+    }
+
+    /// Makes images known to its node. Simulated nodes run any name and need none.
+    pub async fn import(&self, images: &[Image]) -> anyhow::Result<()> {
+        match self.node() {
+            Some(node) => node
+                .import(images)
+                .await
+                .with_context(|| format!("import images into {}", self.target)),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets its pods reach a port on loopback; under which address. Simulated pods are on loopback.
+    pub async fn lend(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        match self.node() {
+            Some(node) => node.lend(port).await,
+            None => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        }
     }
 }
 
@@ -105,14 +150,29 @@ struct Starting {
     store: String,
     ports: Ports,
     certificates: Certificates,
+    nodes: Nodes,
+    /// Of a real node, until that has it.
+    network: Option<Network>,
 }
 
 impl Starting {
-    fn prepare(folder: &Folder, target: TargetName, store: &str) -> anyhow::Result<Self> {
+    fn prepare(
+        folder: &Folder,
+        target: TargetName,
+        store: &str,
+        nodes: Nodes,
+    ) -> anyhow::Result<Self> {
         let name = file_name(&target);
         let below = folder.make_below(Path::new(&name).join("certificates"))?;
+        let network = match nodes {
+            Nodes::Real => Some(Network::draw(folder, &name)?),
+            Nodes::Simulated => None,
+        };
+        let plan = network.as_ref().map(Network::plan);
         Ok(Self {
-            certificates: Certificates::make(&below, &target.to_string())?,
+            certificates: Certificates::make(&below, &target.to_string(), plan)?,
+            nodes,
+            network,
             ports: Ports {
                 api: ports::free()?,
                 controllers: ports::free()?,
@@ -127,7 +187,7 @@ impl Starting {
         })
     }
 
-    async fn run(self) -> anyhow::Result<Cluster> {
+    async fn run(mut self) -> anyhow::Result<Cluster> {
         let api = self.start(self.settings().api_server()?)?;
         let admin = self.write_kubeconfig("admin")?;
         let scheduler = self.write_kubeconfig("scheduler")?;
@@ -135,26 +195,17 @@ impl Starting {
         let client = kubeconfig::client(&admin, &self.target.to_string()).await?;
         ready::until(&api, API_LIMIT, "API server", || is_ready(&client)).await?;
 
-        let slots = Slots::open(&self.folder, &Path::new(&self.name).join("pods")).await?;
-        let rules = self.write("kwok.yaml", &kwok::config(&self.name, slots.all()))?;
         let settings = self.settings();
-        let programs = vec![
+        let mut programs = vec![
             self.start(settings.controllers(&admin)?)?,
             self.start(settings.scheduler(&scheduler)?)?,
-            self.start(settings.kwok(&admin, &rules)?)?,
         ];
-        let (kubelet, rights, ()) = tokio::try_join!(
-            Kubelet::start(
-                self.ports.kubelet,
-                self.ports.kwok,
-                &self.certificates,
-                client.clone(),
-                slots
-            ),
+        let network = self.network.take();
+        let (nodes, rights) = tokio::try_join!(
+            self.run_nodes(network, &client, &admin, &mut programs),
             Rights::give(&client),
-            nodes::register(&client, &self.target),
         )?;
-        settled(&client, &programs).await?;
+        settled(&client, nodes::count(self.nodes), &programs).await?;
         Ok(Cluster {
             files: self.folder.path(&self.name),
             target: self.target,
@@ -162,10 +213,62 @@ impl Starting {
             certificates: self.certificates,
             ports: self.ports,
             _rights: rights,
-            _kubelet: kubelet,
+            nodes,
             programs,
             api,
         })
+    }
+
+    async fn run_nodes(
+        &self,
+        network: Option<Network>,
+        client: &Client,
+        admin: &Path,
+        programs: &mut Vec<Process>,
+    ) -> anyhow::Result<Under> {
+        match network {
+            Some(network) => self.real(network).await,
+            None => self.simulated(client, admin, programs).await,
+        }
+    }
+
+    async fn real(&self, network: Network) -> anyhow::Result<Under> {
+        let entry = Entry {
+            server: format!("https://{}", network.plan().service()),
+            ..self.entry("node")
+        };
+        let start = node::Start {
+            folder: &self.folder,
+            target: &self.target,
+            name: &self.name,
+            certificates: &self.certificates,
+            kubeconfig: kubeconfig::render(&[entry]),
+            api: self.ports.api,
+            network,
+        };
+        Ok(Under::Real(Box::new(start.run().await?)))
+    }
+
+    async fn simulated(
+        &self,
+        client: &Client,
+        admin: &Path,
+        programs: &mut Vec<Process>,
+    ) -> anyhow::Result<Under> {
+        let slots = Slots::open(&self.folder, &Path::new(&self.name).join("pods")).await?;
+        let rules = self.write("kwok.yaml", &kwok::config(&self.name, slots.all()))?;
+        programs.push(self.start(self.settings().kwok(admin, &rules)?)?);
+        let (kubelet, ()) = tokio::try_join!(
+            Kubelet::start(
+                self.ports.kubelet,
+                self.ports.kwok,
+                &self.certificates,
+                client.clone(),
+                slots
+            ),
+            nodes::register(client, &self.target),
+        )?;
+        Ok(Under::Simulated { _kubelet: kubelet })
     }
 
     fn settings(&self) -> Settings<'_> {
@@ -174,6 +277,7 @@ impl Starting {
             store: &self.store,
             ports: self.ports,
             certificates: &self.certificates,
+            network: self.network.as_ref().map(Network::plan),
         }
     }
 
@@ -182,13 +286,17 @@ impl Starting {
     }
 
     fn write_kubeconfig(&self, user: &str) -> anyhow::Result<PathBuf> {
-        let entry = Entry {
+        let text = kubeconfig::render(&[self.entry(user)]);
+        self.write(&format!("{user}.kubeconfig"), &text)
+    }
+
+    fn entry<'a>(&'a self, user: &'a str) -> Entry<'a> {
+        Entry {
             context: self.target.to_string(),
             server: server(self.ports),
             certificates: &self.certificates,
             user,
-        };
-        self.write(&format!("{user}.kubeconfig"), &kubeconfig::render(&[entry]))
+        }
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -212,11 +320,11 @@ async fn is_ready(client: &Client) -> anyhow::Result<()> {
 }
 
 /// Until pods can be made and would run: before its service account exists, a namespace refuses them.
-async fn settled(client: &Client, programs: &[Process]) -> anyhow::Result<()> {
+async fn settled(client: &Client, count: usize, programs: &[Process]) -> anyhow::Result<()> {
     let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "default");
     let settled = || async {
         accounts.get("default").await.context("service account")?;
-        nodes::ready(client).await
+        nodes::ready(client, count).await
     };
     ready::eventually(SETTLED_LIMIT, "nodes and controllers", settled)
         .await

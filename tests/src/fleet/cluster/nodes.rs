@@ -1,4 +1,5 @@
-//! The simulated nodes of one cluster. kwok makes them ready.
+//! The nodes of one cluster as objects of its API. Simulated ones are registered here, and kwok makes them
+//! ready; a real one registers itself.
 
 use aldis_core::ids::TargetName;
 use anyhow::Context;
@@ -9,11 +10,20 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::rights::MANAGER;
+use crate::fleet::nodes::Nodes;
 
 /// Two, in two zones: enough for a drain and for spreading.
 const NODES: [(&str, &str); 2] = [("node-1", "a"), ("node-2", "b")];
 
-/// Registers the nodes.
+/// How many of a kind a cluster has.
+pub(super) fn count(nodes: Nodes) -> usize {
+    match nodes {
+        Nodes::Real => 1,
+        Nodes::Simulated => NODES.len(),
+    }
+}
+
+/// Registers simulated nodes.
 pub(super) async fn register(client: &Client, target: &TargetName) -> anyhow::Result<()> {
     let api = Api::<Node>::all(client.clone());
     try_join_all(NODES.map(|(name, zone)| {
@@ -37,16 +47,18 @@ pub(super) async fn register(client: &Client, target: &TargetName) -> anyhow::Re
     Ok(())
 }
 
-/// Whether all of them are ready.
-pub(super) async fn ready(client: &Client) -> anyhow::Result<()> {
+/// Whether so many are ready and take pods.
+pub(super) async fn ready(client: &Client, wanted: usize) -> anyhow::Result<()> {
     let nodes = Api::<Node>::all(client.clone())
         .list(&Default::default())
         .await?;
     let ready = |node: &&Node| {
         let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+        let tainted = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
         conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+            && tainted.is_none_or(Vec::is_empty)
     };
     let count = nodes.iter().filter(ready).count();
-    anyhow::ensure!(count == NODES.len(), "{count} nodes are ready");
+    anyhow::ensure!(count == wanted, "{count} of {wanted} nodes are ready");
     Ok(())
 }

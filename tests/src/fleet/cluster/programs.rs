@@ -1,8 +1,8 @@
 //! The programs of one cluster with all their flags. Pure: nothing is started here.
 //!
-//! What is left out is left out on purpose: no node-lifecycle controller (kwok's nodes send no heartbeats),
-//! hence no `TaintNodesByCondition` (nobody would take the first taint away); no API group is turned off
-//! (informers would wait for the missing ones and `/readyz` stay red). Controllers run as the
+//! What is left out is left out on purpose: over simulated nodes no node-lifecycle controller (they send no
+//! heartbeats), hence no `TaintNodesByCondition` (nobody would take the first taint away); no API group is
+//! turned off (informers would wait for the missing ones and `/readyz` stay red). Controllers run as the
 //! administrator: as their own user, without service account credentials, they may do next to nothing.
 
 use std::ffi::OsString;
@@ -10,9 +10,10 @@ use std::path::Path;
 
 use super::certificates::Certificates;
 use crate::binaries;
+use crate::fleet::nodes::network::Plan;
 use crate::fleet::process::Program;
 
-/// Controllers that work with simulated nodes and no volumes.
+/// Controllers that work with any nodes and without volumes.
 const CONTROLLERS: [&str; 19] = [
     "deployment-controller",
     "replicaset-controller",
@@ -34,6 +35,10 @@ const CONTROLLERS: [&str; 19] = [
     "resourcequota-controller",
     "root-ca-certificate-publisher-controller",
 ];
+
+/// Those that tell a node that died, and take its pods away after a while.
+const CONTROLLERS_OF_REAL_NODES: [&str; 2] =
+    ["node-lifecycle-controller", "taint-eviction-controller"];
 
 /// Ports of one cluster, all on loopback.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +66,8 @@ pub(super) struct Settings<'a> {
     pub(super) ports: Ports,
     /// Certificates.
     pub(super) certificates: &'a Certificates,
+    /// Of its real node, where it has one.
+    pub(super) network: Option<Plan>,
 }
 
 impl Settings<'_> {
@@ -79,16 +86,15 @@ impl Settings<'_> {
                     "--authorization-mode=Node,RBAC".to_owned(),
                     "--allow-privileged=true".to_owned(),
                     "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                    "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
                     "--endpoint-reconciler-type=none".to_owned(),
                     "--profiling=false".to_owned(),
-                    "--disable-admission-plugins=TaintNodesByCondition".to_owned(),
                     "--kubelet-preferred-address-types=InternalIP".to_owned(),
                     "--requestheader-allowed-names=front-proxy".to_owned(),
                     "--requestheader-username-headers=X-Remote-User".to_owned(),
                     "--requestheader-group-headers=X-Remote-Group".to_owned(),
                     "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
                 ])
+                .arguments(self.nodes())
                 .arguments([
                     flag("tls-cert-file", &files.certificate("apiserver")),
                     flag("tls-private-key-file", &files.key("apiserver")),
@@ -108,13 +114,31 @@ impl Settings<'_> {
         )
     }
 
+    /// What the API server is told of the nodes.
+    fn nodes(&self) -> [String; 2] {
+        match self.network {
+            Some(network) => [
+                format!("--service-cluster-ip-range={}", network.services()),
+                "--enable-admission-plugins=NodeRestriction".to_owned(),
+            ],
+            None => [
+                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                "--disable-admission-plugins=TaintNodesByCondition".to_owned(),
+            ],
+        }
+    }
+
     /// The controllers.
     pub(super) fn controllers(&self, kubeconfig: &Path) -> anyhow::Result<Program> {
         let program = binaries::kube_controller_manager()?;
+        let mut controllers = CONTROLLERS.to_vec();
+        if self.network.is_some() {
+            controllers.extend(CONTROLLERS_OF_REAL_NODES);
+        }
         Ok(Program::new(self.program("controllers"), program)
             .arguments(self.beside_the_api(kubeconfig, self.ports.controllers))
             .arguments([
-                format!("--controllers={}", CONTROLLERS.join(",")),
+                format!("--controllers={}", controllers.join(",")),
                 "--use-service-account-credentials=false".to_owned(),
             ])
             .arguments([

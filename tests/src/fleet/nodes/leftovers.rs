@@ -1,0 +1,43 @@
+//! What a fleet that was killed has left of its nodes: found by the notes in its folder, removed, and said.
+//!
+//! Its programs end with it, since the kernel kills them. Links and mounts end with their namespaces. What
+//! is left for certain are routes and cgroups. A number that another fleet has been given since was cleaned
+//! by that one, and is left alone.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::network::Plan;
+
+/// Removes what bears the name of a network that was noted in a fleet's folder. A line for each.
+pub fn sweep(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let Ok(notes) = folder.join("networks").read_dir() else {
+        return Ok(Vec::new());
+    };
+    let mut said = Vec::new();
+    for note in notes {
+        let note = note.context("read the notes of a fleet")?.path();
+        let found = sweep_noted(&note)?;
+        std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))?;
+        if !found.is_empty() {
+            said.push(format!(
+                "removed {} of the node of {}, which a killed fleet had left",
+                found.join(", "),
+                note.file_name().unwrap_or_default().to_string_lossy()
+            ));
+        }
+    }
+    Ok(said)
+}
+
+fn sweep_noted(note: &Path) -> anyhow::Result<Vec<&'static str>> {
+    let text = std::fs::read_to_string(note).with_context(|| format!("read {}", note.display()))?;
+    let Some(plan) = Plan::read(&text) else {
+        return Ok(Vec::new());
+    };
+    match plan.claim()? {
+        Some(_claim) => plan.remove(),
+        None => Ok(Vec::new()),
+    }
+}
