@@ -7,7 +7,8 @@ BUF := buf-1.75.0
 .PHONY: demo fleet-up fleet-down test check lint bench binaries prerequisites programs proto-check proto-baseline deny
 
 ## demo: a bad release is taken out of four real clusters, and one that cannot start is put back
-## (CLUSTERS=2 for a small machine, STORE=embedded for a control plane without etcd)
+## (CLUSTERS=2 for a small machine, STORE=embedded for a control plane without etcd, NODES=real or simulated
+## in place of what the machine can run)
 demo: programs
 	target/debug/aldis-fleet demo
 
