@@ -26,8 +26,12 @@ programs: prerequisites binaries
 	@$(CARGO) build --workspace --bins --locked
 
 ## test: everything that must hold before a change lands
+## (a fleet that all tests of a program share ends with the program, as if killed: what it left is removed here)
 test: prerequisites binaries lint proto-check deny
-	$(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test --workspace --no-fail-fast; status=$$?; \
+	for notes in target/tmp/*/networks; do \
+		[ ! -d "$$notes" ] || target/debug/aldis-fleet down --folder "$$(dirname "$$notes")" >/dev/null; \
+	done; exit $$status
 
 ## check: format, lints, docs, unit tests (under a minute when warm)
 check: lint
