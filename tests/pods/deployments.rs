@@ -77,6 +77,10 @@ async fn one_that_crashes_fails_with_the_words_of_its_own_log() {
         said.out.contains("panic: open /etc/app/config.json"),
         "{said}"
     );
+    // Where no look ever meets the word CrashLoopBackOff, by how often it began and how it ended.
+    for word in ["wait_rollout", "restarted", "exit code"] {
+        assert!(said.out.contains(word), "the verdict names {word}: {said}");
+    }
     assert_eq!(
         rests(&stage.view(&job).await.unwrap()),
         ["restored", "untouched", "untouched", "untouched"]

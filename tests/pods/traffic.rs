@@ -11,6 +11,15 @@ use crate::{fleet, real_nodes};
 
 const OLD: &str = "shop/checkout:v1";
 
+/// Few and patient: with four clusters on two processors, a request that is slow is not one that fails.
+fn customers() -> load::Options {
+    load::Options {
+        per_second: 3,
+        limit: Duration::from_secs(15),
+        ..load::Options::default()
+    }
+}
+
 /// Long enough for requests to every cluster before a change begins.
 const BEFORE: u64 = 20;
 
@@ -34,18 +43,17 @@ async fn no_request_fails_while_a_good_release_goes_through_every_cluster() {
     let Some(fleet) = real_nodes("no request fails through a change").await else {
         return;
     };
-    let stage = Stage::shared(fleet, "under-load").await;
-    let app = shop::application(&stage.namespace, SERVICE, [OLD], Reload::OnChange);
+    let stage = Stage::alone(fleet, "under-load").await;
+    let mut app = shop::application(&stage.namespace, SERVICE, [OLD], Reload::OnChange);
+    app.replicas = 2;
     stage.release_as(&app).await.unwrap();
     stage.publish(&[NEW]).await.unwrap();
-    let load = Load::start(
-        load::Options::default(),
-        shop::sources(stage.fleet.clusters(), &app),
-    );
+    let load = Load::start(customers(), shop::sources(stage.fleet.clusters(), &app));
     served(&load, BEFORE).await;
+    let before = load.report();
     let words = stage.words("deploy-image", &[&format!("image={NEW}")]);
     let (code, view) = stage.run(&words).await.unwrap();
-    let report = load.stop().await.unwrap();
+    let report = load.stop().await.unwrap().since(&before);
     assert_eq!((code, rests(&view)), (0, vec!["changed"; 4]));
     assert_eq!(report.clusters.len(), ALL.len());
     for (cluster, counts) in &report.clusters {
@@ -61,13 +69,11 @@ async fn what_a_failing_release_cost_is_counted_by_cluster_and_ends_with_the_rol
     let Some(_) = real_nodes("what a failing release costs").await else {
         return;
     };
-    let stage = Stage::shared(fleet().await, "cost-of-a-bad-one").await;
-    let app = shop::application(&stage.namespace, SERVICE, [OLD, BAD], Reload::OnChange);
+    let stage = Stage::alone(fleet().await, "cost-of-a-bad-one").await;
+    let mut app = shop::application(&stage.namespace, SERVICE, [OLD, BAD], Reload::OnChange);
+    app.replicas = 2;
     stage.release_as(&app).await.unwrap();
-    let load = Load::start(
-        load::Options::default(),
-        shop::sources(stage.fleet.clusters(), &app),
-    );
+    let load = Load::start(customers(), shop::sources(stage.fleet.clusters(), &app));
     let file = stage
         .file("rollback.yaml", &aldis_tests::runbooks::rollback_at_once())
         .unwrap();

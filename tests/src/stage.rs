@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::fleet::Fleet;
 use crate::fleet::application::Application;
+use crate::fleet::nodes::Nodes;
 use crate::fleet::process::Process;
 use crate::fleet::reader::Seen;
 use crate::fleet::ready::eventually;
@@ -22,8 +24,10 @@ use aldis_core::view::{JobView, PlanView};
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::DeleteParams;
 use rustix::process::Signal;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit};
 
 use crate::fleet::shop;
 
@@ -43,6 +47,9 @@ pub const SERVICE: &str = "checkout";
 
 static FLEET_IS_WHOLE: RwLock<()> = RwLock::const_new(());
 
+/// Stories at once over real nodes: their containers take the processors that the clusters need too.
+static PLACES: Semaphore = Semaphore::const_new(2);
+
 /// One story's place.
 pub struct Stage {
     pub fleet: &'static Fleet,
@@ -53,6 +60,7 @@ pub struct Stage {
 enum Turn {
     Shared {
         _guard: RwLockReadGuard<'static, ()>,
+        _place: Option<SemaphorePermit<'static>>,
     },
     Alone {
         _guard: RwLockWriteGuard<'static, ()>,
@@ -62,8 +70,13 @@ enum Turn {
 impl Stage {
     /// Shares the fleet with other stories.
     pub async fn shared(fleet: &'static Fleet, namespace: &str) -> Self {
+        let _place = match fleet.nodes().nodes {
+            Nodes::Simulated => None,
+            Nodes::Real => PLACES.acquire().await.ok(),
+        };
         let turn = Turn::Shared {
             _guard: FLEET_IS_WHOLE.read().await,
+            _place,
         };
         Self::new(fleet, namespace, turn).await
     }
@@ -107,6 +120,9 @@ impl Stage {
             namespace: namespace.to_owned(),
             _turn: turn,
         };
+        if fleet.nodes().nodes == Nodes::Real {
+            end_containers(fleet).await;
+        }
         stage
             .system()
             .until_live()
@@ -119,9 +135,19 @@ impl Stage {
         self.fleet.system().expect("this fleet has Aldis over it")
     }
 
-    /// An application of this story.
+    /// An application of this story: over real nodes, with the probes without which a container that has just
+    /// started counts as one that serves.
     pub fn application(&self, releases: &[&str]) -> Application {
-        Application::new(&self.namespace, SERVICE, releases.iter().copied())
+        let releases = releases.iter().copied();
+        match self.fleet.nodes().nodes {
+            Nodes::Simulated => Application::new(&self.namespace, SERVICE, releases),
+            Nodes::Real => {
+                let mut app =
+                    shop::application(&self.namespace, SERVICE, releases, shop::Reload::Never);
+                app.replicas = 1;
+                app
+            }
+        }
     }
 
     /// Releases it on every cluster.
@@ -154,7 +180,7 @@ impl Stage {
     /// Somebody deletes it on one cluster.
     pub async fn delete(&self, target: &str) -> anyhow::Result<()> {
         let client = self.fleet.cluster(target)?.client();
-        let api = kube::Api::<Deployment>::namespaced(client, &self.namespace);
+        let api = Api::<Deployment>::namespaced(client, &self.namespace);
         api.delete(SERVICE, &Default::default())
             .await
             .context("delete it")?;
@@ -279,8 +305,28 @@ impl Stage {
     }
 }
 
+/// Namespaces of stories that ended. Containers that run on would take the processors of the next; whoever comes
+/// next ends them, since no story can wait when it is dropped.
+static ENDED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn ended() -> MutexGuard<'static, Vec<String>> {
+    ENDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn end_containers(fleet: &Fleet) {
+    let namespaces = std::mem::take(&mut *ended());
+    for cluster in fleet.clusters() {
+        for namespace in &namespaces {
+            let api = Api::<Deployment>::namespaced(cluster.client(), namespace);
+            // It may never have been there.
+            let _ = api.delete(SERVICE, &DeleteParams::background()).await;
+        }
+    }
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
+        ended().push(self.namespace.clone());
         if let Turn::Alone { .. } = self._turn {
             self.heal();
         }
