@@ -47,7 +47,7 @@ async fn killed_at(stage: &Stage, point: &str) -> String {
         || async {
             ensure!(mark.exists(), "it lives");
             ensure!(
-                stage.system().agent(TARGET)?.process().pid().is_none(),
+                stage.system().agent(TARGET)?.process()?.pid().is_none(),
                 "it is dying"
             );
             Ok(())

@@ -85,7 +85,7 @@ async fn an_object_changed_since_the_plan_leaves_its_cluster_out_of_a_remedy() {
 /// Stops an agent, so that it neither answers nor loses anything.
 async fn away(stage: &Stage, target: &str) {
     let agent = stage.system().agent(target).unwrap();
-    agent.process().kill();
+    agent.process().unwrap().kill();
     let listed = |said: &aldis_tests::fleet::system::command_line::Said| {
         said.out
             .lines()
@@ -166,6 +166,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
         .agent("us-east/prod-2")
         .unwrap()
         .process()
+        .unwrap()
         .start_again()
         .unwrap();
     let (code, view) = stage.ended(&job).await.unwrap();

@@ -175,7 +175,8 @@ async fn two_kubeconfig_entries_that_were_swapped_are_refused_by_identity() {
                 .system()
                 .agent(&cluster.target().to_string())
                 .unwrap()
-                .process();
+                .process()
+                .unwrap();
             process.stop();
             process.start_again().unwrap();
         }

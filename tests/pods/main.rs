@@ -6,7 +6,9 @@
 //! | `deployments`, `rollbacks` | releases by what their pods do: pull failures, crashes, probes, logs |
 //! | `traffic` | what the shop's customers notice of a change (real nodes only) |
 //! | `nodes` | faults that only real nodes have |
+//! | `agents` | the agent that is a pod of its cluster: its rights, and its end in the middle of a job (real nodes only) |
 
+mod agents;
 mod deployments;
 mod nodes;
 mod rollbacks;

@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod etcd;
 pub mod fleet;
 pub mod goldens;
+pub mod helm;
 pub mod load;
 pub mod memory;
 pub mod pki;

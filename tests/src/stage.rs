@@ -94,7 +94,12 @@ impl Stage {
         let system = self.system();
         for agent in system.agents() {
             agent.links().iter().for_each(|link| link.set(Fault::Pass));
-            self.heal_process(agent.process());
+            if let Ok(process) = agent.process() {
+                self.heal_process(process);
+            }
+            if let Some(pod) = agent.pod() {
+                pod.disarm();
+            }
         }
         for replica in system.plane().replicas() {
             if let Some(link) = replica.to_store() {

@@ -200,10 +200,7 @@ impl Parts {
             Some(wanted) => Some(System::start(&folder, &clusters, wanted).await?),
         };
         if let Some(system) = &system {
-            (options.tell)(&format!(
-                "control plane and {} agents are up",
-                system.agents().len()
-            ));
+            (options.tell)(&format!("control plane is up; {}", system.agents_told()));
         }
         Ok(Self {
             system,

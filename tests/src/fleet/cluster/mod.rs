@@ -55,7 +55,7 @@ pub struct Cluster {
     ports: Ports,
     files: PathBuf,
     // In the order in which they are killed.
-    _rights: Rights,
+    rights: Rights,
     nodes: Under,
     programs: Vec<Process>,
     api: Process,
@@ -96,6 +96,21 @@ impl Cluster {
     /// The kubeconfig of the agent: one context, named as the cluster.
     pub fn agent_kubeconfig(&self) -> PathBuf {
         self.files.join("agent.kubeconfig")
+    }
+
+    /// The kubeconfig of who may do everything.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.files.join("admin.kubeconfig")
+    }
+
+    /// The certificate of its authority.
+    pub fn authority(&self) -> PathBuf {
+        self.certificates.ca()
+    }
+
+    /// What its agent may do.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
     }
 
     /// How one of its users reaches it: `admin` or `agent`.
@@ -220,7 +235,7 @@ impl Starting {
             client,
             certificates: self.certificates,
             ports: self.ports,
-            _rights: rights,
+            rights,
             nodes,
             programs,
             api,

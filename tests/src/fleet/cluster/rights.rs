@@ -1,8 +1,11 @@
-//! Gives the agent's user the rights of `deploy/agent-rights.yaml`, and nothing else.
+//! Gives the agent's user, or its account where it is a pod, the rights of `deploy/agent-rights.yaml` or of the
+//! chart, and nothing else.
 //!
 //! In a fleet on this machine the agent may change every namespace but Kubernetes' own and those that
 //! are labelled `aldis.dev/agent: none`. RBAC cannot say that, so each namespace that appears is given
 //! its binding by [`Rights`], within milliseconds.
+
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -19,7 +22,7 @@ use super::certificates::AGENT_USER;
 const ROLES: &str = include_str!("../../../../deploy/agent-rights.yaml");
 
 /// The role of the whole cluster.
-const CLUSTER_ROLE: &str = "aldis-agent";
+pub const CLUSTER_ROLE: &str = "aldis-agent";
 
 /// The role that is bound in each namespace.
 pub const NAMESPACE_ROLE: &str = "aldis-agent-namespace";
@@ -28,11 +31,12 @@ pub const NAMESPACE_ROLE: &str = "aldis-agent-namespace";
 pub const LABEL: &str = "aldis.dev/agent";
 
 /// Field manager of everything that the fleet itself applies.
-pub(super) const MANAGER: &str = "aldis-fleet";
+pub(in crate::fleet) const MANAGER: &str = "aldis-fleet";
 
 /// Binds roles in namespaces as they appear. Ends when dropped.
 pub struct Rights {
-    _task: AbortOnDropHandle<()>,
+    client: Client,
+    following: Mutex<AbortOnDropHandle<()>>,
 }
 
 impl Rights {
@@ -40,9 +44,45 @@ impl Rights {
     pub async fn give(client: &Client) -> anyhow::Result<Self> {
         install(client).await?;
         Ok(Self {
-            _task: AbortOnDropHandle::new(tokio::spawn(follow(client.clone()))),
+            client: client.clone(),
+            following: Mutex::new(start(client.clone(), agent())),
         })
     }
+
+    /// Binds the namespaces' role to a service account in place of the agent's user, in each namespace that is
+    /// there and each that appears. The roles of that name, and the binding of the cluster's, are then the
+    /// chart's, which has replaced them.
+    pub fn pass_to(&self, account: Account) {
+        let mut following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *following = start(self.client.clone(), account.subject());
+    }
+}
+
+/// A service account.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// Where it is.
+    pub namespace: &'static str,
+    /// What it is called there.
+    pub name: &'static str,
+}
+
+impl Account {
+    fn subject(self) -> Subject {
+        Subject {
+            api_group: None,
+            kind: "ServiceAccount".to_owned(),
+            name: self.name.to_owned(),
+            namespace: Some(self.namespace.to_owned()),
+        }
+    }
+}
+
+fn start(client: Client, subject: Subject) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(follow(client, subject)))
 }
 
 async fn install(client: &Client) -> anyhow::Result<()> {
@@ -67,7 +107,7 @@ async fn install(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn follow(client: Client) {
+async fn follow(client: Client, subject: Subject) {
     let namespaces = Api::<Namespace>::all(client.clone());
     let mut seen = watcher(namespaces, watcher::Config::default())
         .default_backoff()
@@ -76,7 +116,7 @@ async fn follow(client: Client) {
     while let Some(namespace) = seen.next().await {
         let Ok(namespace) = namespace else { continue };
         if is_the_agents(&namespace)
-            && let Err(error) = bind(&client, &namespace.name_any()).await
+            && let Err(error) = bind(&client, &namespace.name_any(), &subject).await
         {
             // The namespace may be going away; while it stays, the next event tries again.
             tracing::warn!("{error:#}");
@@ -91,10 +131,10 @@ fn is_the_agents(namespace: &Namespace) -> bool {
     !refused && !leaving && !namespace.name_any().starts_with("kube-")
 }
 
-async fn bind(client: &Client, namespace: &str) -> anyhow::Result<()> {
+async fn bind(client: &Client, namespace: &str, subject: &Subject) -> anyhow::Result<()> {
     let mut binding = RoleBinding {
         role_ref: role_ref(NAMESPACE_ROLE),
-        subjects: Some(vec![agent()]),
+        subjects: Some(vec![subject.clone()]),
         ..RoleBinding::default()
     };
     binding.metadata.name = Some(NAMESPACE_ROLE.to_owned());

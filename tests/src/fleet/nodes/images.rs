@@ -6,10 +6,11 @@
 //! manifest.json       the names
 //! ```
 //!
-//! Such an archive is what `docker save` writes. A static program alone makes a whole image.
+//! Such an archive is what `docker save` writes. A static program alone makes a whole image; of one that is linked
+//! dynamically the libraries of this machine are put beside it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use self::tar::Tar;
 
+mod libraries;
 mod tar;
 
 /// What holds a pod's namespaces: a program that waits.
@@ -46,6 +48,16 @@ pub struct File {
     pub mode: u32,
 }
 
+impl File {
+    fn executable(path: String, from: PathBuf) -> Self {
+        Self {
+            path,
+            from,
+            mode: 0o755,
+        }
+    }
+}
+
 impl Image {
     /// An image of one static program, at `/NAME-OF-THE-PROGRAM`.
     pub fn program(name: &str, from: impl Into<PathBuf>) -> Self {
@@ -55,13 +67,19 @@ impl Image {
         Self {
             name: name.to_owned(),
             entrypoint: vec![path.clone()],
-            files: vec![File {
-                path,
-                from,
-                mode: 0o755,
-            }],
+            files: vec![File::executable(path, from)],
             environment: BTreeMap::new(),
         }
+    }
+
+    /// An image of one program with all that it is linked against here, each where this machine has it.
+    pub fn dynamic(name: &str, from: &Path) -> anyhow::Result<Self> {
+        let mut image = Self::program(name, from);
+        for library in libraries::of(from)? {
+            let path = library.display().to_string();
+            image.files.push(File::executable(path, library));
+        }
+        Ok(image)
     }
 
     /// With more arguments.

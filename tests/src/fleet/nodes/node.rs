@@ -178,6 +178,11 @@ impl Node {
         SocketAddr::from((self.plan.inside(), settings::KUBELET_PORT))
     }
 
+    /// What its containers wrote: `NAMESPACE_POD_UID/CONTAINER/RESTARTS.log`.
+    pub fn logs(&self) -> PathBuf {
+        self.here.join("pods")
+    }
+
     /// Lets its pods reach a port on loopback, under the address that this returns.
     pub async fn lend(&self, port: u16) -> anyhow::Result<SocketAddr> {
         if let Some(lent) = self.lent().get(&port) {

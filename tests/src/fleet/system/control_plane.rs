@@ -3,7 +3,7 @@
 //! Each replica reaches etcd through a proxy of its own, `store-cp-1`, so that one can be cut off alone.
 //! A replica that ends is started again, as a service manager would.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct ControlPlane {
     authority: Authority,
     files: PathBuf,
+    /// Of this machine, beside loopback, under which pods reach the replicas.
+    addresses: Vec<IpAddr>,
     // In the order in which they are killed.
     replicas: Vec<Replica>,
     store: Option<Etcd>,
@@ -42,12 +44,14 @@ pub struct Replica {
 }
 
 impl ControlPlane {
-    /// Starts one and waits until it has a leader.
+    /// Starts one and waits until it has a leader. Its replicas' certificates hold `addresses` too: agents in pods
+    /// reach them there.
     pub async fn start(
         folder: &Folder,
         programs: &Programs,
         store: Store,
         times: Times,
+        addresses: Vec<IpAddr>,
     ) -> anyhow::Result<Self> {
         let files = folder.make_below("control-plane")?;
         let authority = Authority::new("aldis fleet")?;
@@ -64,6 +68,7 @@ impl ControlPlane {
         let mut plane = Self {
             authority,
             files,
+            addresses,
             replicas: Vec::new(),
             store,
         };
@@ -89,9 +94,11 @@ impl ControlPlane {
             }
             None => None,
         };
-        self.authority
-            .issue(&Request::control_plane(name))?
-            .write(&self.files, name)?;
+        let addresses = self.addresses.iter();
+        let request = addresses.fold(Request::control_plane(name), |request, address| {
+            request.address(*address)
+        });
+        self.authority.issue(&request)?.write(&self.files, name)?;
         let (port, metrics) = (ports::free()?, ports::free()?);
         let config = json!({
             "replica": name,

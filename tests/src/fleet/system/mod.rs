@@ -3,16 +3,19 @@
 //! ```text
 //! bin/                    our programs, and kubectl, etcdctl, etcdutl beside them
 //! control-plane/          configuration and certificate of each replica
-//! agents/REGION-CLUSTER/  the same of each agent, its policy, its data
+//! agents/REGION-CLUSTER/  the same of each agent, its policy, its data; of one in a pod what its chart was given
+//!                         and became
 //! cli/                    configuration and certificate of a person
 //! ```
 //!
-//! The programs are those of a user, as processes of their own; between them stand proxies that can fail.
+//! The programs are those of a user, as processes of their own and one agent as a pod; between them stand proxies
+//! that can fail.
 
 pub mod agents;
 pub mod command_line;
 pub mod control_plane;
 mod door;
+pub mod pod;
 pub mod programs;
 
 use std::time::Duration;
@@ -101,7 +104,9 @@ impl System {
         ] {
             programs.link(&tool)?;
         }
-        let plane = ControlPlane::start(folder, &programs, options.store, options.times)
+        let nodes = clusters.iter().filter_map(Cluster::node);
+        let addresses = nodes.map(|node| node.plan().outside().into()).collect();
+        let plane = ControlPlane::start(folder, &programs, options.store, options.times, addresses)
             .await
             .context("start the control plane")?;
         let starting = clusters
@@ -127,6 +132,20 @@ impl System {
     /// Its agents.
     pub fn agents(&self) -> &[Agent] {
         &self.agents
+    }
+
+    /// How many agents there are, and where they run.
+    pub fn agents_told(&self) -> String {
+        let pods = self.agents.iter().filter(|agent| agent.pod().is_some());
+        let pods: Vec<String> = pods.map(|agent| agent.target().to_string()).collect();
+        let all = self.agents.len();
+        match pods.as_slice() {
+            [] => format!("{all} agents are up, beside their clusters"),
+            pods => format!(
+                "{all} agents are up: of {} as a pod in its cluster, the others beside theirs",
+                pods.join(", ")
+            ),
+        }
     }
 
     /// The agent of a target.
@@ -161,7 +180,7 @@ impl System {
                     .agents
                     .iter()
                     .filter(|agent| away.contains(&agent.target().to_string()));
-                away.map(|agent| agent.process().last_words())
+                away.map(|agent| agent.last_words())
                     .collect::<Vec<_>>()
                     .join("\n")
             };

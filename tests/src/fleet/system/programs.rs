@@ -80,6 +80,11 @@ impl Programs {
         }
     }
 
+    /// Whether they can be killed at crash points.
+    pub fn have_crash_points(&self) -> bool {
+        self.crash_points.is_some()
+    }
+
     /// Lets a service that runs be killed where it next passes a crash point, once; where it is noted that
     /// it was.
     pub fn arm(&self, service: &str, point: &str) -> anyhow::Result<PathBuf> {
