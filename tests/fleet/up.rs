@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::checkout;
 use crate::down;
 use crate::foreground::NAME;
 use crate::size::Size;
@@ -27,9 +28,13 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
         return Ok(());
     }
     down::sweep(folder)?;
-    size.check(folder)?;
+    let nodes = size.check(folder)?.nodes;
+    checkout::build(nodes, |what| println!("{what}")).await?;
     let begun = Instant::now();
-    println!("starting {} and Aldis over them, some 20 s", size.about());
+    println!(
+        "starting {}, Aldis over them and the shop in them, some 40 s",
+        size.about(nodes)
+    );
     let folder = Folder::make(folder)?;
     let mut child = spawn(&folder, size)?;
     tokio::select! {
