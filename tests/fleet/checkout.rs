@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aldis_tests::fleet::Fleet;
 use aldis_tests::fleet::application::Application;
+use aldis_tests::fleet::application::manifest::Secret;
 use aldis_tests::fleet::cluster::Cluster;
 use aldis_tests::fleet::nodes::Nodes;
 use aldis_tests::fleet::services::postgres::Role;
@@ -75,13 +76,13 @@ async fn release_on(
 }
 
 /// Where the region's database is, for pods that can reach one.
-fn database(fleet: &Fleet, cluster: &Cluster) -> anyhow::Result<Option<shop::Secret>> {
+fn database(fleet: &Fleet, cluster: &Cluster) -> anyhow::Result<Option<Secret>> {
     let Some(node) = cluster.node() else {
         return Ok(None);
     };
     let Ok(postgres) = fleet
         .services()
-        .postgres(cluster.target().region().as_str())
+        .postgres(cluster.target().region())
     else {
         return Ok(None);
     };
