@@ -80,10 +80,7 @@ fn database(fleet: &Fleet, cluster: &Cluster) -> anyhow::Result<Option<Secret>> 
     let Some(node) = cluster.node() else {
         return Ok(None);
     };
-    let Ok(postgres) = fleet
-        .services()
-        .postgres(cluster.target().region())
-    else {
+    let Ok(postgres) = fleet.services().postgres(cluster.target().region()) else {
         return Ok(None);
     };
     let url = postgres

@@ -57,7 +57,7 @@ pub(crate) async fn tell(folder: &Path, size: &Size) -> anyhow::Result<()> {
 async fn tell_in(folder: &Folder, size: &Size, nodes: Nodes) -> anyhow::Result<()> {
     let begun = Instant::now();
     heading(&format!(
-        "Starting {} with Aldis over them",
+        "Starting {}, and Aldis over them",
         size.about(nodes)
     ));
     checkout::build(nodes, |what| println!("  {what}")).await?;
@@ -144,6 +144,7 @@ impl<'a> Stage<'a> {
 
     async fn act_two(&self) -> anyhow::Result<()> {
         heading("Act 2: v2.19.0 is deployed, and only the canary can pull it");
+        println!("Planned on every cluster, and begun without asking:");
         let image = format!("image={STRANDED}");
         let service = format!("service={}", checkout::NAME);
         let namespace = format!("namespace={NAMESPACE}");
