@@ -2,10 +2,13 @@
 
 use aldis_core::job::{Rest, TargetState};
 use aldis_core::outcome::StepState;
+use aldis_tests::fleet::application::make_namespace;
 use aldis_tests::practice::rests;
-
 use aldis_tests::runbooks;
 use aldis_tests::stage::{ALL, Stage, joined, name};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use serde_json::json;
 
 use crate::fleet;
 
@@ -120,15 +123,27 @@ async fn a_cluster_that_cannot_be_helped_is_named_and_the_others_stay_changed() 
 
 #[tokio::test]
 async fn no_target_moves_before_all_of_its_wave_have_passed_their_checks() {
+    const LACKING: &str = "us-east/prod-2";
     let stage = Stage::shared(fleet().await, "one-fails-its-check").await;
+    // It is there while the release that names it starts, and somebody deletes it later.
+    let client = stage.fleet.cluster(LACKING).unwrap().client();
+    make_namespace(&client, &stage.namespace).await.unwrap();
+    let flags = Api::<ConfigMap>::namespaced(client, &stage.namespace);
+    let made = json!({"metadata": {"name": "flags-of-v1"}});
+    let made = serde_json::from_value(made).unwrap();
+    flags.create(&Default::default(), &made).await.unwrap();
     for target in ALL {
         let mut app = stage.application(&[GOOD, BAD]);
-        if target == "us-east/prod-2" {
+        if target == LACKING {
             app.config_map_of_first = Some("flags-of-v1".to_owned());
             app.wait_for_each = false;
         }
         stage.release_on(target, &app).await.unwrap();
     }
+    flags
+        .delete("flags-of-v1", &Default::default())
+        .await
+        .unwrap();
     let before = stage.seen_everywhere().await.unwrap();
     let file = stage
         .file("rollback.yaml", &runbooks::rollback_at_once())

@@ -48,7 +48,7 @@ pub struct Application {
     pub pod_labels: BTreeMap<String, String>,
     /// Annotations of its pods, such as `fleet.aldis.dev/ready-after: 3s`.
     pub pod_annotations: BTreeMap<String, String>,
-    /// A ConfigMap that only the first release refers to. Nobody makes it.
+    /// A ConfigMap that only the first release refers to. Nobody makes it here: real pods wait for it.
     pub config_map_of_first: Option<String>,
     /// How its container is run.
     pub container: Container,
