@@ -40,7 +40,7 @@ pub const ALL: [&str; 4] = [
 ];
 
 /// For anything that should happen soon, on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The Deployment of every story.
 pub const SERVICE: &str = "checkout";
