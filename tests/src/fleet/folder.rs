@@ -35,7 +35,10 @@ impl Folder {
             .read_dir()
             .is_ok_and(|mut found| found.next().is_some())
         {
-            bail!("{} holds something that is no fleet's", root.display());
+            bail!(
+                "{} holds something that is no fleet's\n\nhint: name another folder by `--folder`, or empty this one",
+                root.display()
+            );
         }
         let folder = Self { root };
         for part in ["logs", "pids", "started", "down"] {

@@ -31,7 +31,11 @@ pub fn free() -> anyhow::Result<u16> {
             return Ok(port);
         }
     }
-    bail!("find a free port between {} and {}", RANGE.start, RANGE.end)
+    bail!(
+        "no free port was found between {} and {}, of {TRIES} that were tried\n\nhint: `ss -ltn` shows who listens; `make fleet-down` stops a fleet that nobody needs",
+        RANGE.start,
+        RANGE.end - 1
+    )
 }
 
 fn claim(port: u16) -> anyhow::Result<Option<File>> {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aldis_core::ids::TargetName;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
@@ -45,7 +45,7 @@ use super::{ports, ready};
 const API_LIMIT: Duration = Duration::from_secs(90);
 
 /// What the controllers and kwok do first takes a second.
-const SETTLED_LIMIT: Duration = Duration::from_secs(60);
+const SETTLED_LIMIT: Duration = Duration::from_secs(180);
 
 /// A running cluster. All of it ends when this is dropped.
 pub struct Cluster {
@@ -338,6 +338,6 @@ async fn settled(client: &Client, count: usize, programs: &[Process]) -> anyhow:
         .await
         .map_err(|error| {
             let said: Vec<String> = programs.iter().map(Process::last_words).collect();
-            error.context(said.join("\n"))
+            anyhow!("{error:#}\n{}", said.join("\n"))
         })
 }
