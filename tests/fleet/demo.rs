@@ -3,53 +3,76 @@
 //! 1. A bad release runs in every cluster: it is planned away, then rolled back in waves.
 //! 2. A release that only one cluster can pull is deployed: it stops in the second wave and is put back everywhere.
 //!
-//! Each act ends with proof that is not ours: `kubectl` reads every cluster. A proof that does not hold fails the demo.
+//! Each act ends with proof that is not ours: `kubectl` reads every cluster, and where nodes are real the shop's
+//! callers say how they were served meanwhile. A proof that does not hold fails the demo.
 
+use std::future::Future;
 use std::path::Path;
 
-use aldis_tests::fleet::Fleet;
-use aldis_tests::fleet::application::Application;
-use aldis_tests::fleet::environment;
+use aldis_tests::fleet::folder::Folder;
+use aldis_tests::fleet::nodes::Nodes;
+use aldis_tests::fleet::running::Running;
+use aldis_tests::fleet::shop::Release;
 use aldis_tests::fleet::system::System;
-use anyhow::{Context, ensure};
-use futures::future::try_join_all;
+use aldis_tests::fleet::{Fleet, environment};
+use anyhow::{Context, anyhow, ensure};
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use crate::callers::{self, Callers, Seen};
+use crate::checkout::{self, BAD, GOOD, NAMESPACE, STRANDED};
+use crate::down;
+use crate::foreground::NAME;
 use crate::size::Size;
-
-const NAMESPACE: &str = "shop";
-const SERVICE: &str = "checkout";
-const GOOD: &str = "shop/checkout:v2.17.4";
-
-/// Answers every request with an error (see the fleet's `behaviour.rs`).
-const BAD: &str = "shop/checkout:v2.18.0-failing";
-
-/// Only the canary's registry has it.
-const STRANDED: &str = "shop/checkout:v2.19.0-only-in-eu-west-prod-1";
 
 /// Exit code of a job that failed and was put back.
 const UNDONE: i32 = 4;
 
-/// Tells it.
+/// Tells it. An interrupted demo leaves nothing running.
 pub(crate) async fn tell(folder: &Path, size: &Size) -> anyhow::Result<()> {
-    size.check(folder)?;
-    let begun = Instant::now();
-    heading(&format!("Starting {} with Aldis over them", size.about()));
-    let fleet = Fleet::start(folder, size.options(|what| println!("  {what}"))).await?;
-    environment::write(&fleet)?;
-    let stage = Stage {
-        fleet: &fleet,
-        system: fleet.system()?,
+    ensure!(
+        size.clusters() > 1,
+        "the demo takes two clusters or more: its second act is of a release that only one can pull\n\nhint: `CLUSTERS=2 make demo`"
+    );
+    ensure!(
+        down::runner(folder).is_none(),
+        "a demo runs in {0} already\n\nhint: let it end, or stop it: `target/debug/aldis-fleet down --folder {0}`",
+        folder.display()
+    );
+    down::sweep(folder)?;
+    let nodes = size.check(folder)?;
+    let made = Folder::make(folder)?;
+    made.note_process(
+        NAME,
+        Running::me().context("read about this process")?.pid(),
+    );
+    let told = tokio::select! {
+        told = tell_in(&made, size, nodes.nodes) => told,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted; what was started is stopped")),
     };
-    stage.release_everywhere().await?;
+    made.forget_process(NAME);
+    told
+}
+
+async fn tell_in(folder: &Folder, size: &Size, nodes: Nodes) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    heading(&format!(
+        "Starting {}, and Aldis over them",
+        size.about(nodes)
+    ));
+    checkout::build(nodes, |what| println!("  {what}")).await?;
+    let started = Fleet::start_in(folder.clone(), size.options(|what| println!("  {what}")));
+    let fleet = started.await?;
+    environment::write(&fleet)?;
+    let stage = Stage::set(&fleet).await?;
     stage.act_one().await?;
     stage.act_two().await?;
+    drop(stage);
     drop(fleet);
     heading(&format!(
         "The end, after {:.0} s. Everything is stopped; logs are in {}",
         begun.elapsed().as_secs_f64(),
-        folder.display()
+        folder.path("logs").display()
     ));
     Ok(())
 }
@@ -57,31 +80,52 @@ pub(crate) async fn tell(folder: &Path, size: &Size) -> anyhow::Result<()> {
 struct Stage<'a> {
     fleet: &'a Fleet,
     system: &'a System,
+    /// Where pods have addresses.
+    callers: Option<Callers>,
 }
 
-impl Stage<'_> {
-    async fn release_everywhere(&self) -> anyhow::Result<()> {
-        println!("  releasing {SERVICE} v2.17.4, then v2.18.0, in every cluster");
-        let app = Application::new(NAMESPACE, SERVICE, [GOOD, BAD]);
-        let clients = self.fleet.clusters().iter().map(|cluster| cluster.client());
-        try_join_all(clients.map(|client| {
-            let app = app.clone();
-            async move { app.release(&client).await }
-        }))
-        .await?;
-        Ok(())
+impl<'a> Stage<'a> {
+    async fn set(fleet: &'a Fleet) -> anyhow::Result<Self> {
+        println!(
+            "  releasing {} v2.17.4, then v2.18.0, in every cluster",
+            checkout::NAME
+        );
+        let shop = checkout::application(&[GOOD, BAD]);
+        checkout::release(fleet, &shop).await?;
+        let callers = match fleet.nodes().nodes {
+            Nodes::Real => {
+                println!(
+                    "  its callers begin: {} requests a second to each cluster",
+                    callers::PER_SECOND
+                );
+                Some(Callers::start(fleet.clusters(), &shop))
+            }
+            Nodes::Simulated => {
+                println!(
+                    "  nobody calls the shop: simulated pods have no addresses, so no requests are counted below"
+                );
+                None
+            }
+        };
+        Ok(Self {
+            fleet,
+            system: fleet.system()?,
+            callers,
+        })
     }
 
     async fn act_one(&self) -> anyhow::Result<()> {
         heading("Act 1: v2.18.0 answers every request with an error, in every cluster");
         self.proof(BAD).await?;
         let from = format!("from={BAD}");
+        let service = format!("service={}", checkout::NAME);
+        let namespace = format!("namespace={NAMESPACE}");
         let rollback = [
             "rollback-service",
             "-p",
-            "service=checkout",
+            &service,
             "-p",
-            "namespace=shop",
+            &namespace,
             "-p",
             &from,
         ];
@@ -89,36 +133,47 @@ impl Stage<'_> {
         let plan = self.plan(&[&["plan"], &rollback[..]].concat()).await?;
         println!("\nThat very plan, in waves; the canary soaks for half a minute:");
         let reason = "INC-2231 checkout answers 5xx";
-        self.aldis(
-            &[
-                "submit", "--plan", &plan, "--watch", "--yes", "--reason", reason,
-            ],
-            0,
-        )
-        .await?;
+        let submit = [
+            "submit", "--plan", &plan, "--watch", "--yes", "--reason", reason,
+        ];
+        let seen = self.under_calls(self.aldis(&submit, 0)).await?;
         println!("\nProof, by kubectl:");
-        self.proof(GOOD).await
+        self.proof(GOOD).await?;
+        seen.map_or(Ok(()), |seen| seen.tell_of_a_cure())
     }
 
     async fn act_two(&self) -> anyhow::Result<()> {
         heading("Act 2: v2.19.0 is deployed, and only the canary can pull it");
+        println!("Planned on every cluster, and begun without asking:");
         let image = format!("image={STRANDED}");
+        let service = format!("service={}", checkout::NAME);
+        let namespace = format!("namespace={NAMESPACE}");
         let deploy = [
             "deploy-image",
             "-p",
-            "service=checkout",
+            &service,
             "-p",
-            "namespace=shop",
+            &namespace,
             "-p",
             &image,
         ];
-        self.aldis(
-            &[&["submit"], &deploy[..], &["--watch", "--yes"]].concat(),
-            UNDONE,
-        )
-        .await?;
+        let submit = [&["submit"], &deploy[..], &["--watch", "--yes"]].concat();
+        let seen = self.under_calls(self.aldis(&submit, UNDONE)).await?;
         println!("\nProof, by kubectl: every cluster runs what it ran before");
-        self.proof(GOOD).await
+        self.proof(GOOD).await?;
+        let release = Release::of_image(STRANDED);
+        seen.map_or(Ok(()), |seen| seen.tell_of_no_harm(release.tag()))
+    }
+
+    /// Makes a change while callers call, where there are some.
+    async fn under_calls(
+        &self,
+        change: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Option<Seen>> {
+        match &self.callers {
+            Some(callers) => callers.see(change).await.map(Some),
+            None => change.await.map(|()| None),
+        }
     }
 
     /// Types a command that plans; the id that its last lines name.
@@ -163,7 +218,7 @@ impl Stage<'_> {
             let words = [
                 "get",
                 "deployment",
-                SERVICE,
+                checkout::NAME,
                 "-o",
                 "jsonpath={..image} ready {.status.readyReplicas}/{.spec.replicas}",
             ];

@@ -8,6 +8,7 @@ use aldis_tests::fleet::{Fleet, environment};
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::checkout;
 use crate::size::Size;
 
 /// Name of this process in the fleet's folder.
@@ -37,6 +38,11 @@ pub(crate) async fn run(folder: &Path, size: &Size) -> anyhow::Result<()> {
 /// Comes back only with an error: the fleet ends when this is dropped.
 async fn up_and_stay(folder: Folder, size: &Size) -> anyhow::Result<()> {
     let fleet = Fleet::start_in(folder, size.options(|what| println!("{what}"))).await?;
+    if size.has_shop() {
+        let shop = checkout::application(&[checkout::EARLIER, checkout::GOOD]);
+        checkout::release(&fleet, &shop).await?;
+        println!("the shop is up in every cluster: {}", checkout::GOOD);
+    }
     environment::write(&fleet)?;
     std::future::pending().await
 }

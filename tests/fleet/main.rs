@@ -7,6 +7,8 @@
     reason = "speaks to a terminal"
 )]
 
+mod callers;
+mod checkout;
 mod demo;
 mod down;
 mod foreground;
@@ -16,6 +18,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use aldis_tests::fleet::services::Wanted as Services;
 use clap::{Parser, Subcommand};
 
 use self::size::Size;
@@ -81,10 +84,14 @@ fn begin(command: Command) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match command {
-        Command::Up { at, size } => runtime.block_on(up::up(&at.folder, &size)),
+        Command::Up { at, size } => {
+            runtime.block_on(up::up(&at.folder, &size.or_with(Services::default())))
+        }
         Command::Down { at } => runtime.block_on(down::down(&at.folder)),
         Command::Run { at, size } => runtime.block_on(foreground::run(&at.folder, &size)),
-        // Its images are names that only simulated nodes run.
-        Command::Demo { folder, size } => runtime.block_on(demo::tell(&folder, &size.simulated())),
+        // Nothing in the story asks a service, and a newcomer waits.
+        Command::Demo { folder, size } => {
+            runtime.block_on(demo::tell(&folder, &size.or_with(Services::none())))
+        }
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::checkout;
 use crate::down;
 use crate::foreground::NAME;
 use crate::size::Size;
@@ -27,9 +28,13 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
         return Ok(());
     }
     down::sweep(folder)?;
-    size.check(folder)?;
+    let nodes = size.check(folder)?.nodes;
+    checkout::build(nodes, |what| println!("{what}")).await?;
     let begun = Instant::now();
-    println!("starting {} and Aldis over them, some 20 s", size.about());
+    println!(
+        "starting {}, Aldis over them and the shop in them, some 40 s",
+        size.about(nodes)
+    );
     let folder = Folder::make(folder)?;
     let mut child = spawn(&folder, size)?;
     tokio::select! {
@@ -75,7 +80,11 @@ async fn until_up(folder: &Folder, child: &mut Child) -> anyhow::Result<()> {
         let log = std::fs::read_to_string(folder.log(NAME)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         if let Some(status) = ended {
-            bail!("the fleet ended ({status}):\n{}", folder.last_words(NAME));
+            bail!(
+                "the fleet did not come up ({status})\n{}\n\nhint: logs are in {}; on a busy or small machine take less: `CLUSTERS=2 WITH=none make fleet-up`",
+                trouble(&log),
+                folder.path("logs").display()
+            );
         }
         for line in lines.iter().skip(shown) {
             println!("  {line}");
@@ -85,5 +94,30 @@ async fn until_up(folder: &Folder, child: &mut Child) -> anyhow::Result<()> {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the fleet says of its end: from the line that begins as errors do. All of it where none does.
+fn trouble(log: &str) -> &str {
+    let begins = if log.starts_with("error: ") {
+        Some(0)
+    } else {
+        log.find("\nerror: ").map(|at| at + 1)
+    };
+    log[begins.unwrap_or(0)..].trim_end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_fleet_that_ended_its_error_is_shown_whole_and_nothing_before_it() {
+        let log = "cluster a is up\nerror: start cluster b: not within 60 s\nlast words\n";
+        assert_eq!(
+            trouble(log),
+            "error: start cluster b: not within 60 s\nlast words"
+        );
+        assert_eq!(trouble("killed\n"), "killed");
     }
 }
