@@ -8,11 +8,12 @@ BUF := buf-1.75.0
 
 ## demo: a bad release is taken out of four real clusters, and one that cannot start is put back
 ## (CLUSTERS=2 for a small machine, STORE=embedded for a control plane without etcd, NODES=real or simulated
-## in place of what the machine can run)
+## in place of what the machine can run, WITH=postgres,redis for services beside the clusters)
 demo: programs
 	target/debug/aldis-fleet demo
 
-## fleet-up: starts four real clusters with Aldis over them, leaves them running, and says how to use them
+## fleet-up: starts four real clusters with Aldis over them, a shop in them and services beside them, leaves them
+## running, and says how to use them (the same choices; all services, unless WITH names some, or none)
 fleet-up: programs
 	@target/debug/aldis-fleet up
 
