@@ -59,7 +59,7 @@ async fn an_object_changed_since_the_plan_leaves_its_cluster_out_of_a_remedy() {
     let stage = Stage::shared(fleet().await, "drift-refuses-target").await;
     stage.release(&[GOOD, BAD]).await.unwrap();
     let plan = stage
-        .plan(&&rollback(&stage, "fail"))
+        .plan(&rollback(&stage, "fail"))
         .await
         .unwrap()
         .plan
@@ -144,7 +144,7 @@ async fn a_cluster_that_is_away_fails_the_plan_is_skipped_or_deferred_as_declare
         .unwrap();
     }
     let before = stage.seen_everywhere().await.unwrap();
-    let job = stage.submit(&&rollback(&stage, "defer")).await.unwrap();
+    let job = stage.submit(&rollback(&stage, "defer")).await.unwrap();
     let deferred = |view: &aldis_core::view::JobView| {
         matches!(state(view, "us-east/prod-2"), TargetState::Deferred { .. })
             && rests(view)[..3] == ["changed"; 3]
