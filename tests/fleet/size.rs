@@ -198,7 +198,7 @@ mod tests {
         let error = four.fits(Nodes::Real, 2_000).unwrap_err().to_string();
         let needed = four.mib(Nodes::Real);
         let fits = size(2, Services::none()).mib(Nodes::Simulated);
-        assert!(error.contains(&format!("need {needed} MiB")), "{error}");
+        assert!(error.contains(&format!("needs {needed} MiB")), "{error}");
         assert!(error.contains("2000 MiB are available"), "{error}");
         assert!(
             error.contains(&format!(
