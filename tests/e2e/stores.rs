@@ -87,7 +87,15 @@ async fn after_a_restore_all_dispatch_stops_until_the_incarnation_is_raised_and_
             [0; 4],
             "nothing ran twice"
         );
-        let (code, view) = stage.run(&deploy("image=shop/checkout:v4")).await.unwrap();
+        // An agent that was heard before the replicas took the new incarnation in comes once more.
+        let words = deploy("image=shop/checkout:v4");
+        eventually(PATIENCE, "every cluster can be planned on", || async {
+            stage.aldis(&joined(&["plan"], &words)).await?.ended(0)?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let (code, view) = stage.run(&words).await.unwrap();
         assert_eq!((code, rests(&view)), (0, vec!["changed"; 4]));
         assert_eq!(stage.changes_since(&before).await.unwrap(), [1; 4]);
     }
