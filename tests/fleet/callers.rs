@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aldis_tests::fleet::application::Application;
 use aldis_tests::fleet::cluster::Cluster;
+use aldis_tests::fleet::nodes::Nodes;
 use aldis_tests::fleet::{ready, shop};
 use aldis_tests::load::report::Report;
 use aldis_tests::load::{self, Load};
@@ -37,6 +38,29 @@ pub(crate) struct Seen {
     during: Report,
     after: Report,
     all: Report,
+}
+
+/// Waits until the shop of a cluster has served a request; how it is said. Nobody can call a simulated one.
+pub(crate) async fn first_served(
+    cluster: &Cluster,
+    application: &Application,
+) -> anyhow::Result<String> {
+    let name = cluster.target();
+    let image = application.releases.last().map_or("", String::as_str);
+    if cluster.nodes() == Nodes::Simulated {
+        return Ok(format!("the shop is up in {name}: {image}"));
+    }
+    let callers = Callers::start(std::slice::from_ref(cluster), application);
+    let served = || async {
+        let report = callers.load.report();
+        ensure!(
+            report.total().served() > 0,
+            "no request was served:\n{report}"
+        );
+        Ok(())
+    };
+    ready::eventually(PATIENCE, format!("the shop serves in {name}"), served).await?;
+    Ok(format!("the shop serves in {name}: {image}"))
 }
 
 impl Callers {

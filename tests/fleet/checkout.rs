@@ -51,17 +51,22 @@ pub(crate) async fn build(nodes: Nodes, tell: fn(&str)) -> anyhow::Result<()> {
 /// Releases it in every cluster.
 pub(crate) async fn release(fleet: &Fleet, application: &Application) -> anyhow::Result<()> {
     let clusters = fleet.clusters().iter();
-    try_join_all(clusters.map(|cluster| async move {
-        let name = cluster.target();
-        release_on(fleet, cluster, application)
-            .await
-            .with_context(|| format!("release the shop in {name}"))
-    }))
-    .await?;
+    try_join_all(clusters.map(|cluster| release_on(fleet, cluster, application))).await?;
     Ok(())
 }
 
-async fn release_on(
+/// Releases it in one.
+pub(crate) async fn release_on(
+    fleet: &Fleet,
+    cluster: &Cluster,
+    application: &Application,
+) -> anyhow::Result<()> {
+    let name = cluster.target();
+    let released = release_images(fleet, cluster, application).await;
+    released.with_context(|| format!("release the shop in {name}"))
+}
+
+async fn release_images(
     fleet: &Fleet,
     cluster: &Cluster,
     application: &Application,

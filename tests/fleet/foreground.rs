@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use aldis_tests::fleet::application::Application;
+use aldis_tests::fleet::cluster::Cluster;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::running::Running;
 use aldis_tests::fleet::{Fleet, environment};
 use anyhow::Context;
+use futures::future::try_join_all;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::checkout;
 use crate::size::Size;
+use crate::{callers, checkout};
 
 /// Name of this process in the fleet's folder.
 pub(crate) const NAME: &str = "fleet";
@@ -40,9 +43,15 @@ async fn up_and_stay(folder: Folder, size: &Size) -> anyhow::Result<()> {
     let fleet = Fleet::start_in(folder, size.options(|what| println!("{what}"))).await?;
     if size.has_shop() {
         let shop = checkout::application(&[checkout::EARLIER, checkout::GOOD]);
-        checkout::release(&fleet, &shop).await?;
-        println!("the shop is up in every cluster: {}", checkout::GOOD);
+        let clusters = fleet.clusters().iter();
+        try_join_all(clusters.map(|cluster| open_shop(&fleet, cluster, &shop))).await?;
     }
     environment::write(&fleet)?;
     std::future::pending().await
+}
+
+async fn open_shop(fleet: &Fleet, cluster: &Cluster, shop: &Application) -> anyhow::Result<()> {
+    checkout::release_on(fleet, cluster, shop).await?;
+    println!("{}", callers::first_served(cluster, shop).await?);
+    Ok(())
 }

@@ -32,13 +32,13 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
     checkout::build(nodes, |what| println!("{what}")).await?;
     let begun = Instant::now();
     println!(
-        "starting {}, Aldis over them and the shop in them, some 40 s",
+        "starting {}, Aldis over them and the shop in them, within a minute",
         size.about(nodes)
     );
     let folder = Folder::make(folder)?;
     let mut child = spawn(&folder, size)?;
     tokio::select! {
-        up = until_up(&folder, &mut child) => up?,
+        up = until_up(&folder, &mut child, begun) => up?,
         _ = tokio::signal::ctrl_c() => {
             down::down(folder.root()).await?;
             bail!("interrupted; what was started is stopped");
@@ -71,8 +71,8 @@ fn spawn(folder: &Folder, size: &Size) -> anyhow::Result<Child> {
         .context("start the fleet\n\nhint: `setsid` is of the package util-linux")
 }
 
-/// Shows what comes up as it does.
-async fn until_up(folder: &Folder, child: &mut Child) -> anyhow::Result<()> {
+/// Shows what comes up as it does, and after which time.
+async fn until_up(folder: &Folder, child: &mut Child, begun: Instant) -> anyhow::Result<()> {
     let mut shown = 0;
     loop {
         let up = folder.path(environment::FILE).exists();
@@ -81,13 +81,12 @@ async fn until_up(folder: &Folder, child: &mut Child) -> anyhow::Result<()> {
         let lines: Vec<&str> = log.lines().collect();
         if let Some(status) = ended {
             bail!(
-                "the fleet did not come up ({status})\n{}\n\nhint: logs are in {}; on a busy or small machine take less: `CLUSTERS=2 WITH=none make fleet-up`",
-                trouble(&log),
-                folder.path("logs").display()
+                "the fleet did not come up ({status})\n{}",
+                with_a_way_forward(trouble(&log), &folder.path("logs"))
             );
         }
         for line in lines.iter().skip(shown) {
-            println!("  {line}");
+            println!("{:>5.0} s  {line}", begun.elapsed().as_secs_f64());
         }
         shown = lines.len();
         if up {
@@ -107,9 +106,30 @@ fn trouble(log: &str) -> &str {
     log[begins.unwrap_or(0)..].trim_end()
 }
 
+/// An error's own hint is the better one.
+fn with_a_way_forward(trouble: &str, logs: &Path) -> String {
+    let logs = logs.display();
+    if trouble.contains("\nhint: ") {
+        return format!("{trouble}\n\nlogs are in {logs}");
+    }
+    format!(
+        "{trouble}\n\nhint: logs are in {logs}; on a busy or small machine take less: `CLUSTERS=2 WITH=none make fleet-up`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_is_given_once_and_that_of_the_error_before_ours() {
+        let logs = Path::new("logs");
+        let theirs = with_a_way_forward("error: no port\n\nhint: `ss -ltn` shows them", logs);
+        assert_eq!(theirs.matches("hint: ").count(), 1, "{theirs}");
+        assert!(theirs.ends_with("logs are in logs"), "{theirs}");
+        let ours = with_a_way_forward("error: not within 60 s", logs);
+        assert!(ours.contains("CLUSTERS=2 WITH=none"), "{ours}");
+    }
 
     #[test]
     fn of_a_fleet_that_ended_its_error_is_shown_whole_and_nothing_before_it() {

@@ -140,6 +140,7 @@ impl System {
         let pods: Vec<String> = pods.map(|agent| agent.target().to_string()).collect();
         let all = self.agents.len();
         match pods.as_slice() {
+            [] if all == 1 => "1 agent is up, beside its cluster".to_owned(),
             [] => format!("{all} agents are up, beside their clusters"),
             pods => format!(
                 "{all} agents are up: of {} as a pod in its cluster, the others beside theirs",
