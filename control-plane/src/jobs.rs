@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aldis_core::ids::{JobId, PlanId, TargetName};
@@ -13,6 +13,7 @@ use aldis_core::job::{Header, Job, Request, Target};
 use aldis_core::plan::{Disposition, Plan, TargetPart};
 use tokio::time::Instant;
 
+use crate::kept::Kept;
 use crate::records::{self, Ended, PlanHeader, PlanPart};
 use crate::store::keys::{self, Name};
 use crate::store::{self, Key, Record, Store};
@@ -63,9 +64,9 @@ pub type StoredPlan = (Record, Arc<PlanHeader>);
 /// Plans by id.
 pub struct Plans {
     store: Arc<dyn Store>,
-    headers: Mutex<BTreeMap<PlanId, StoredPlan>>,
-    kept: Mutex<BTreeMap<PlanId, Arc<Plan>>>,
-    late: Mutex<BTreeMap<PlanId, Late>>,
+    headers: Kept<StoredPlan>,
+    kept: Kept<Arc<Plan>>,
+    late: Kept<Arc<Late>>,
 }
 
 /// Late parts of one plan, as read last.
@@ -79,47 +80,38 @@ impl Plans {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            headers: Mutex::default(),
-            kept: Mutex::default(),
-            late: Mutex::default(),
+            headers: Kept::of(KEPT_PLANS),
+            kept: Kept::of(KEPT_PLANS),
+            late: Kept::of(KEPT_PLANS),
         }
     }
 
     /// The plan, whole and with its digest checked.
     pub async fn load(&self, id: &PlanId) -> Result<Arc<Plan>, Error> {
-        if let Some(plan) = self.kept().get(id) {
-            return Ok(plan.clone());
+        if let Some(plan) = self.kept.get(id) {
+            return Ok(plan);
         }
         let plan = Arc::new(self.read(id).await?);
-        let mut kept = self.kept();
-        if kept.len() >= KEPT_PLANS {
-            kept.pop_first();
-        }
-        kept.insert(id.clone(), plan.clone());
+        self.kept.keep(id, plan.clone());
         Ok(plan)
     }
 
     /// The header of a plan as it was read last. It may have expired meanwhile: whoever writes on it makes its
     /// record a precondition.
     pub fn kept_header(&self, id: &PlanId) -> Option<StoredPlan> {
-        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
-        headers.get(id).cloned()
+        self.headers.get(id)
     }
 
     /// Keeps a header for the next who asks.
     pub fn keep_header(&self, stored: &StoredPlan) {
-        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
-        if headers.len() >= KEPT_PLANS {
-            headers.pop_first();
-        }
-        headers.insert(stored.1.id.clone(), stored.clone());
+        self.headers.keep(&stored.1.id, stored.clone());
     }
 
     /// The plan of a hot job, if it was loaded before: for those who must not wait.
     pub fn kept_plan(&self, job: &JobId, view: &View) -> Option<Arc<Plan>> {
         let record = view.get(&keys::job_header(job.as_str()))?;
         let header: Arc<Header> = records::shared(&record).ok()?;
-        self.kept().get(&header.plan).cloned()
+        self.kept.get(&header.plan)
     }
 
     async fn read(&self, id: &PlanId) -> Result<Plan, Error> {
@@ -178,19 +170,11 @@ impl Plans {
             let part = records::read::<PlanPart>(&record)?.part;
             parts.insert(part.target.clone(), part);
         }
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        if late.len() >= KEPT_PLANS {
-            late.pop_first();
-        }
-        let looked_at = Instant::now();
-        let parts_ = parts.clone();
-        late.insert(
-            plan.id.clone(),
-            Late {
-                parts: parts_,
-                looked_at,
-            },
-        );
+        let late = Late {
+            parts: parts.clone(),
+            looked_at: Instant::now(),
+        };
+        self.late.keep(&plan.id, Arc::new(late));
         Ok(parts)
     }
 
@@ -199,20 +183,14 @@ impl Plans {
         plan: &PlanId,
         awaited: usize,
     ) -> Option<BTreeMap<TargetName, TargetPart>> {
-        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = late.get(plan)?;
+        let known = self.late.get(plan)?;
         let is_news = known.parts.len() < awaited && known.looked_at.elapsed() >= LOOK_AGAIN;
         (!is_news).then(|| known.parts.clone())
     }
 
     /// A late part was stored: whoever loads the job next has it.
     pub fn look_again(&self, plan: &PlanId) {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        late.remove(plan);
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<PlanId, Arc<Plan>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.late.forget(plan);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod config;
 pub mod grpc;
 pub mod identity;
 pub mod jobs;
+mod kept;
 pub mod lasting;
 pub mod leader;
 pub mod leadership;
