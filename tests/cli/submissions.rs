@@ -1,8 +1,10 @@
 //! One submission, one job: also where its answer was lost, and where it is made again.
 
+use aldis_tests::fleet::ready::eventually;
 use aldis_tests::plane::Plane;
 use aldis_tests::practice::{PATIENCE, Practice};
 use aldis_tests::proxy::{Fault, Proxy};
+use anyhow::ensure;
 
 use crate::harness::{Bench, Home, Said, Terminal};
 use crate::{DEPLOY, SLOW};
@@ -57,14 +59,14 @@ async fn an_expired_plan_is_refused_unless_it_became_a_job() {
     let first = submit(&ours).await;
     assert_eq!(first.code, Some(0), "{first:?}");
     let expired = ["plan", "show", other.out.trim(), "-o", "json"];
-    while !bench
-        .aldis(&expired)
+    let is_expired = || async {
+        let said = bench.aldis(&expired).await;
+        ensure!(said.out.contains("\"expired\": true"), "{said:?}");
+        Ok(())
+    };
+    eventually(PATIENCE, "the plan expires", is_expired)
         .await
-        .out
-        .contains("\"expired\": true")
-    {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    }
+        .unwrap();
     let refused = submit(&other).await;
     assert_eq!(refused.code, Some(13), "{refused:?}");
     assert!(refused.err.contains("expired"), "{refused:?}");

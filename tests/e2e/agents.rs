@@ -3,11 +3,11 @@
 use aldis_core::job::TargetState;
 use aldis_core::view::JobView;
 use aldis_tests::fleet::ready::eventually;
-use aldis_tests::practice::rests;
+use aldis_tests::practice::{rests, standing};
 use anyhow::ensure;
 
 use aldis_tests::runbooks;
-use aldis_tests::stage::{PATIENCE, Stage, joined, name, standing, state};
+use aldis_tests::stage::{PATIENCE, Stage, joined, name, state};
 
 use crate::fleet;
 

@@ -376,7 +376,10 @@ impl Practice {
         result
             .map_err(anyhow::Error::from)
             .and_then(|reached| reached)
-            .with_context(|| format!("job {job} stands at {}", standing(last.as_ref())))
+            .with_context(|| match &last {
+                None => format!("of job {job} nothing was shown"),
+                Some(view) => format!("job {job} stands at {}", standing(view)),
+            })
     }
 
     /// Waits until the job has ended.
@@ -458,10 +461,8 @@ pub fn rests(view: &JobView) -> Vec<&'static str> {
         .collect()
 }
 
-fn standing(view: Option<&JobView>) -> String {
-    let Some(view) = view else {
-        return "nothing that was shown".to_owned();
-    };
+/// Where a job stands, for people.
+pub fn standing(view: &JobView) -> String {
     let waiting: Vec<&str> = view
         .waiting
         .iter()
@@ -470,10 +471,10 @@ fn standing(view: Option<&JobView>) -> String {
     let targets: Vec<String> = view
         .targets
         .iter()
-        .map(|(name, target)| format!("{name} {:?} {:?}", target.state, target.failure))
+        .map(|(name, target)| format!("{name}: {:?} {:?}", target.state, target.failure))
         .collect();
     let state: &JobState = &view.header.state;
-    format!("{state:?}, waiting for {waiting:?}, targets {targets:#?}")
+    format!("{state:?}; waits for {waiting:?}\n{}", targets.join("\n"))
 }
 
 fn read<T: serde::de::DeserializeOwned>(

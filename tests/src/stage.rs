@@ -17,6 +17,7 @@ use crate::fleet::reader::Seen;
 use crate::fleet::ready::eventually;
 use crate::fleet::system::System;
 use crate::fleet::system::command_line::Said;
+use crate::practice::standing;
 use crate::proxy::Fault;
 use aldis_core::ids::TargetName;
 use aldis_core::job::TargetState;
@@ -354,23 +355,4 @@ pub fn name(target: &str) -> TargetName {
 /// Where one target stands.
 pub fn state<'a>(view: &'a JobView, target: &str) -> &'a TargetState {
     &view.targets[&name(target)].state
-}
-
-/// Where a job stands, for people.
-pub fn standing(view: &JobView) -> String {
-    let waiting: Vec<&str> = view
-        .waiting
-        .iter()
-        .map(|waiting| waiting.text.as_str())
-        .collect();
-    let targets: Vec<String> = view
-        .targets
-        .iter()
-        .map(|(name, target)| format!("{name}: {:?} {:?}", target.state, target.failure))
-        .collect();
-    format!(
-        "{:?}; waits for {waiting:?}\n{}",
-        view.header.state,
-        targets.join("\n")
-    )
 }
