@@ -6,7 +6,7 @@ use std::time::Duration;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::nodes::leftovers;
 use aldis_tests::fleet::running::Running;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
@@ -24,10 +24,18 @@ pub(crate) async fn down(folder: &Path) -> anyhow::Result<()> {
         println!("no fleet runs in {}", folder.display());
         return sweep(folder);
     };
-    runner.signal(Signal::TERM);
+    let stop = |signal| {
+        runner.signal(signal).with_context(|| {
+            format!(
+                "stop the fleet in {}\n\nhint: another user runs it, and can stop it",
+                folder.display()
+            )
+        })
+    };
+    stop(Signal::TERM)?;
     if !gone(runner).await {
         // The kernel kills its programs with it.
-        runner.signal(Signal::KILL);
+        stop(Signal::KILL)?;
         if !gone(runner).await {
             bail!("process {runner} does not end");
         }

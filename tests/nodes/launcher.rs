@@ -13,12 +13,12 @@ use super::traces;
 /// Programs of a killed launcher are killed with it.
 const LIMIT: Duration = Duration::from_secs(30);
 
-struct Launcher {
-    folder: PathBuf,
+pub(crate) struct Launcher {
+    pub(crate) folder: PathBuf,
 }
 
 impl Launcher {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let launcher = Self {
             folder: folder(name),
         };
@@ -27,7 +27,7 @@ impl Launcher {
     }
 
     /// What the launcher says, to a command that it must obey.
-    fn said(&self, command: &str, more: &[&str]) -> String {
+    pub(crate) fn said(&self, command: &str, more: &[&str]) -> String {
         let Output {
             status,
             stdout,
@@ -48,7 +48,7 @@ impl Launcher {
         said
     }
 
-    fn up(&self) -> String {
+    pub(crate) fn up(&self) -> String {
         self.said(
             "up",
             &["--clusters", "1", "--without-aldis", "--nodes", "real"],

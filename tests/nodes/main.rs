@@ -10,3 +10,4 @@ mod images;
 mod launcher;
 mod stage;
 mod traces;
+mod users;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A process that ran when it was noted.
@@ -46,9 +47,15 @@ impl Running {
         started(self.pid) == Some(self.started)
     }
 
-    /// Sends that very process a signal. False when it is gone.
-    pub fn signal(self, signal: Signal) -> bool {
-        self.is_alive() && kill_process(self.pid, signal).is_ok()
+    /// Sends that very process a signal, unless it is gone. Fails on what another user runs.
+    pub fn signal(self, signal: Signal) -> Result<(), Errno> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match kill_process(self.pid, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Kills it and all of its group, which is its own. False when it is gone.
@@ -109,7 +116,8 @@ mod tests {
         let mut me = Running::me().unwrap();
         me.started += 1;
         assert!(!me.is_alive());
-        assert!(!me.signal(Signal::TERM), "this test would have ended");
+        me.signal(Signal::TERM)
+            .expect("nobody is sent it, or this test would have ended");
     }
 
     #[test]
