@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail, ensure};
 
@@ -82,8 +83,11 @@ pub(super) fn plugin_folders() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn can_limit() -> anyhow::Result<()> {
+    /// Two threads may look at the same moment.
+    static LOOKS: AtomicU32 = AtomicU32::new(0);
     let hierarchies = Hierarchies::find()?;
-    let name = format!("aldis-preflight-{}", std::process::id());
+    let look = LOOKS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("aldis-preflight-{}-{look}", std::process::id());
     for group in hierarchies.of_name(&name) {
         let made = DirBuilder::new().create(&group);
         made.with_context(|| format!("make the cgroup {}", group.display()))?;
