@@ -4,7 +4,7 @@
 //! | service | runs as | doors |
 //! |---|---|---|
 //! | `postgres` | Debian's Postgres, one primary a region, a streaming replica of the first region's | TLS, SCRAM, roles below |
-//! | `s3` | versitygw, one bucket `backups-REGION` a region, with versions | TLS, one key |
+//! | `s3` | versitygw, one bucket `backups-REGION` a region, with versions | TLS, users below |
 //! | `redis` | Debian's Redis | TLS, users below |
 //! | `prometheus` | Debian's Prometheus, scrapes every shop pod each 2 s | HTTP on loopback, as inside a company |
 //! | `metrics` | metrics-server, one a cluster | the cluster's own API |
@@ -25,8 +25,9 @@
 //! | `ALDIS_PG_REGION_ADMIN_URL` | the same as `fleet`, superuser, for the hand at the keyboard only |
 //! | `ALDIS_PG_REGION_REPLICA_URL` | its replica as `aldis`, where it has one |
 //! | `ALDIS_S3_URL`, `ALDIS_S3_REGION` | the object store, and the region it signs for |
-//! | `ALDIS_S3_ACCESS_KEY_ID`, `ALDIS_S3_SECRET_ACCESS_KEY` | its key |
 //! | `ALDIS_S3_REGION_BUCKET` | the region's bucket |
+//! | `ALDIS_S3_REGION_ACCESS_KEY_ID`, `ALDIS_S3_REGION_SECRET_ACCESS_KEY` | the region's key, good for that bucket only |
+//! | `ALDIS_S3_ADMIN_ACCESS_KEY_ID`, `ALDIS_S3_ADMIN_SECRET_ACCESS_KEY` | the store's own key, for the hand at the keyboard only |
 //! | `ALDIS_REDIS_URL`, `ALDIS_REDIS_SHOP_URL`, `ALDIS_REDIS_ADMIN_URL` | Redis as `aldis`, `shop`, `fleet` |
 //! | `ALDIS_PROMETHEUS_URL` | Prometheus |
 //! | `ALDIS_GITHUB_FIXTURE_URL`, `ALDIS_GITHUB_FIXTURE_TOKEN` | the fixture in GitHub's place |
