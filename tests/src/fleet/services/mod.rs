@@ -45,6 +45,8 @@ pub mod redis;
 pub mod s3;
 mod secret;
 pub mod sentry;
+#[cfg(test)]
+mod shapes;
 mod targets;
 mod wanted;
 
@@ -122,8 +124,16 @@ impl Services {
             started(&options, Service::S3, S3::start(&place, &options.regions)),
             started(&options, Service::Redis, Redis::start(&place)),
             started(&options, Service::Prometheus, Prometheus::start(&place)),
-            started(&options, Service::Github, github::start(&place)),
-            started(&options, Service::Sentry, sentry::start(&place)),
+            started(
+                &options,
+                Service::Github,
+                Fixture::start(&place, github::MANNER)
+            ),
+            started(
+                &options,
+                Service::Sentry,
+                Fixture::start(&place, sentry::MANNER)
+            ),
         )?;
         Ok(Self {
             relays: Vec::new(),
