@@ -8,7 +8,7 @@ use std::time::Duration;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::process::Process;
 use aldis_tests::fleet::ready::eventually;
-use aldis_tests::fleet::services::{Service, Services};
+use aldis_tests::fleet::services::{Service, Services, http};
 use anyhow::ensure;
 
 use crate::{folder, only, services};
@@ -128,6 +128,21 @@ async fn no_password_is_in_a_log_or_in_a_command_line_or_in_a_file_for_others() 
                 assert_eq!(mode & 0o077, 0, "{} can be read by others", file.display());
                 assert!(!file.starts_with(root.join("logs")), "{}", file.display());
             }
+        }
+    }
+}
+
+/// Without TLS each of these would ask for a token or a signature: 401 or 403. Go's servers name the mistake by a 400.
+#[tokio::test]
+async fn nobody_who_takes_a_secret_answers_in_clear_text() {
+    let services = services().await;
+    for port in [
+        services.s3().unwrap().port(),
+        services.github().unwrap().port(),
+        services.sentry().unwrap().port(),
+    ] {
+        if let Ok(answer) = http::get(port, "/").await {
+            assert_eq!(answer.status().as_u16(), 400, "{answer:?}");
         }
     }
 }

@@ -6,12 +6,21 @@
 //! | `postgres` | Debian's Postgres, one primary a region, a streaming replica of the first region's | TLS, SCRAM, roles below |
 //! | `s3` | versitygw, one bucket `backups-REGION` a region, with versions | TLS, users below |
 //! | `redis` | Debian's Redis | TLS, users below |
-//! | `prometheus` | Debian's Prometheus, scrapes every shop pod each 2 s | HTTP on loopback, as inside a company |
-//! | `metrics` | metrics-server, one a cluster | the cluster's own API |
+//! | `prometheus` | Debian's Prometheus, scrapes every shop pod each 2 s | HTTP, nobody asked who he is, as inside a company |
+//! | `metrics` | metrics-server, one a cluster | TLS to the cluster's API server, which asks it for others |
 //! | `github`, `sentry` | fixtures in this process | TLS, a token |
 //!
 //! Every server listens on loopback only. Pods are let in by [`Services::open_to`]: a relay on another address
-//! of this machine, same ports, for addresses that were named before the certificates were made.
+//! of this machine, same ports, for addresses that were named before the certificates were made. A relay hands on what
+//! it is given, so a pod meets the same doors.
+//!
+//! # TLS
+//!
+//! Whatever takes a password or a token takes it over TLS only, from pods as well: Postgres, the object store, Redis, the
+//! fixtures. Each has a certificate of the services' authority, for loopback and the addresses of pods. Between primary
+//! and replica it is the same. metrics-server is checked by the API server by that authority, kubelets by the one of
+//! their cluster. Prometheus is the exception, both ways: it is asked, and it scrapes shops, in clear text. Figures are
+//! no secret here, and a Prometheus in a cluster is commonly reached like that.
 //!
 //! # What a shell is told
 //!
