@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::ready::eventually;
-use aldis_tests::fleet::services::postgres::Role;
+use aldis_tests::fleet::services::postgres::{Login, Role};
 use aldis_tests::fleet::services::{Service, Services};
 use anyhow::ensure;
 
@@ -91,13 +91,18 @@ async fn nobody_comes_in_without_tls() {
         .postgres(REGION)
         .unwrap()
         .primary(Role::Shop);
+    let said = refused_without_tls(&login).await;
+    assert!(said.contains("no encryption"), "{said}");
+}
+
+/// What a server says to a login that is right, but in clear text.
+pub(crate) async fn refused_without_tls(login: &Login) -> String {
     let url = login.url();
     let (url, _) = url.split_once('?').unwrap();
     let mut config: tokio_postgres::Config = url.parse().unwrap();
     config.ssl_mode(tokio_postgres::config::SslMode::Disable);
     let refused = config.connect(tokio_postgres::NoTls).await.err().unwrap();
-    let said = refused.as_db_error().unwrap().message().to_owned();
-    assert!(said.contains("no encryption"), "{said}");
+    refused.as_db_error().unwrap().message().to_owned()
 }
 
 #[tokio::test]

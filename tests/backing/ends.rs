@@ -8,7 +8,7 @@ use std::time::Duration;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::process::Process;
 use aldis_tests::fleet::ready::eventually;
-use aldis_tests::fleet::services::{Service, Services};
+use aldis_tests::fleet::services::{Service, Services, http};
 use anyhow::ensure;
 
 use crate::{folder, only, services};
@@ -76,11 +76,16 @@ async fn postgres_starts_for_a_folder_that_its_user_cannot_enter_and_leaves_noth
 
 /// Where a Postgres has its data, by its command line.
 fn data(server: &Process) -> PathBuf {
-    let pid = server.pid().unwrap().as_raw_nonzero();
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-    let line = String::from_utf8(line).unwrap();
+    let line = command_line(server);
     let mut words = line.split('\0').skip_while(|word| *word != "-D");
     PathBuf::from(words.nth(1).unwrap())
+}
+
+/// The words of a command line, each with a zero byte after it.
+fn command_line(program: &Process) -> String {
+    let pid = program.pid().unwrap().as_raw_nonzero();
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    String::from_utf8(line).unwrap()
 }
 
 #[tokio::test]
@@ -106,12 +111,14 @@ async fn no_password_is_in_a_log_or_in_a_command_line_or_in_a_file_for_others() 
         .collect();
     assert_eq!(
         passwords.len(),
-        14,
-        "8 of Postgres, 3 of Redis, 3 of others"
+        16,
+        "8 of Postgres, 3 of Redis, 3 of the object store, 2 of others"
     );
 
-    let lines = with_word(&root.display().to_string());
-    assert!(lines.len() >= services.programs().len());
+    let programs = services.programs().into_iter();
+    let mut lines: Vec<String> = programs.map(command_line).collect();
+    assert!(!lines.iter().any(String::is_empty), "{lines:?}");
+    lines.extend(with_word(&root.display().to_string()));
     for password in &passwords {
         assert!(!lines.iter().any(|line| line.contains(password)));
         for file in files(&root) {
@@ -121,6 +128,21 @@ async fn no_password_is_in_a_log_or_in_a_command_line_or_in_a_file_for_others() 
                 assert_eq!(mode & 0o077, 0, "{} can be read by others", file.display());
                 assert!(!file.starts_with(root.join("logs")), "{}", file.display());
             }
+        }
+    }
+}
+
+/// Without TLS each of these would ask for a token or a signature: 401 or 403. Go's servers name the mistake by a 400.
+#[tokio::test]
+async fn nobody_who_takes_a_secret_answers_in_clear_text() {
+    let services = services().await;
+    for port in [
+        services.s3().unwrap().port(),
+        services.github().unwrap().port(),
+        services.sentry().unwrap().port(),
+    ] {
+        if let Ok(answer) = http::get(port, "/").await {
+            assert_eq!(answer.status().as_u16(), 400, "{answer:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use aldis_tests::fleet::services::postgres::Role;
 use aldis_tests::fleet::services::{Options, Service, Services};
 use tokio::net::TcpStream;
 
-use crate::{REGION, folder, only};
+use crate::{REGION, databases, folder, only};
 
 /// Loopback is a whole network, so a second address is had without any link.
 const OTHER: [u8; 4] = [127, 0, 0, 9];
@@ -40,6 +40,8 @@ async fn a_service_is_reached_at_an_address_that_was_named_and_at_no_other() {
         .await
         .unwrap();
     assert_eq!(row.get::<_, String>(0), "shop");
+    let said = databases::refused_without_tls(&login).await;
+    assert!(said.contains("no encryption"), "{said}");
     let refused = services
         .open_to([127, 0, 0, 10].into())
         .await

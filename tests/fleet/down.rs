@@ -18,8 +18,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Stops the fleet in a folder.
+/// Stops the fleet in a folder. One that no fleet laid out is refused.
 pub(crate) async fn down(folder: &Path) -> anyhow::Result<()> {
+    Folder::find(folder)?;
     let Some(runner) = runner(folder) else {
         println!("no fleet runs in {}", folder.display());
         return sweep(folder);
@@ -57,7 +58,9 @@ pub(crate) fn runner(folder: &Path) -> Option<Running> {
 
 /// Kills what a killed fleet left, and says so.
 pub(crate) fn sweep(folder: &Path) -> anyhow::Result<()> {
-    let open = Folder::open(folder)?;
+    let Some(open) = Folder::find(folder)? else {
+        return Ok(());
+    };
     for (name, process) in open.processes() {
         if process.kill_group() {
             println!("stopped {name}, which a killed fleet had left");
@@ -81,4 +84,38 @@ async fn gone(process: Running) -> bool {
         tokio::time::sleep(LOOK).await;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aldis_tests::fleet::environment;
+
+    #[tokio::test]
+    async fn a_folder_that_is_no_fleets_is_refused_and_left_as_it_is() {
+        let foreign = tempfile::tempdir().unwrap();
+        let file = foreign.path().join(environment::FILE);
+        std::fs::write(&file, "export MINE=1").unwrap();
+        let refused = down(foreign.path()).await.unwrap_err().to_string();
+        assert!(refused.contains("no fleet's folder"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "export MINE=1");
+    }
+
+    #[tokio::test]
+    async fn a_fleet_that_is_gone_is_told_so_and_its_addresses_are_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::make(root.path()).unwrap();
+        let file = folder.write(environment::FILE, "export OURS=1").unwrap();
+        for _ in ["once", "twice"] {
+            down(root.path()).await.unwrap();
+            assert!(!file.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn where_there_is_nothing_there_is_nothing_to_stop() {
+        let nothing = tempfile::tempdir().unwrap();
+        down(&nothing.path().join("never")).await.unwrap();
+        assert!(!nothing.path().join("never").exists());
+    }
 }

@@ -7,9 +7,11 @@
 
 mod address;
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,7 +30,7 @@ const VISIT: &str =
     RETURNING visits";
 
 /// Why a visit is not written down.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Error {
     /// Nobody gave an address.
     #[error("no database is configured: set SHOP_DATABASE_URL")]
@@ -42,10 +44,23 @@ pub(crate) enum Error {
     /// There is nobody, or the connection broke.
     #[error("the database is away")]
     Away,
+    /// Somebody answers, and cannot be believed to be the database. TLS is agreed on before the password is needed,
+    /// so what it says holds none.
+    #[error("TLS with the database failed: {0}")]
+    Untrusted(rustls::Error),
+    /// Somebody answers, and the driver cannot go on.
+    #[error("the database serves no TLS, or asks for a login that the shop cannot give")]
+    Foreign,
     /// It answers too late.
     #[error("the database does not answer within {} s", LIMIT.as_secs())]
     Slow,
-    /// It says no.
+    /// It does not let this user in, or not with this password.
+    #[error("the database refused the user or the password: SQLSTATE {0}")]
+    NotLetIn(String),
+    /// It only reads, and a visit writes.
+    #[error("the database takes no writes, as a replica does not: SQLSTATE {0}")]
+    ReadOnly(String),
+    /// It says no, for another reason.
     #[error("the database refused: SQLSTATE {0}")]
     Refused(String),
 }
@@ -131,15 +146,37 @@ impl Connection {
 }
 
 fn told(error: &tokio_postgres::Error) -> Error {
-    match error.code() {
-        Some(code) => Error::Refused(code.code().to_owned()),
+    if let Some(code) = error.code() {
+        return refused(code);
+    }
+    match error.source().map(<dyn std::error::Error>::downcast_ref) {
+        Some(Some(broken)) => broken_off(broken),
+        Some(None) => Error::Foreign,
         None => Error::Away,
     }
+}
+
+fn refused(code: &SqlState) -> Error {
+    let said = code.code().to_owned();
+    match *code {
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            Error::NotLetIn(said)
+        }
+        SqlState::READ_ONLY_SQL_TRANSACTION => Error::ReadOnly(said),
+        _ => Error::Refused(said),
+    }
+}
+
+/// What TLS has against somebody travels inside an error of the connection.
+fn broken_off(error: &std::io::Error) -> Error {
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref());
+    inside.cloned().map_or(Error::Away, Error::Untrusted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn trouble(url: Option<&str>) -> Error {
         Database::new(url, "pod", "v1").visit().await.unwrap_err()
@@ -165,6 +202,27 @@ mod tests {
         for error in [away, mistyped] {
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_not_taken_for_one_that_is_away() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let without_tls = tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut asked_for_tls = [0; 8];
+            stream.read_exact(&mut asked_for_tls).await.unwrap();
+            stream.write_all(b"N").await.unwrap();
+        });
+        let authority = tempfile::NamedTempFile::new().unwrap();
+        let pem = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
+        std::fs::write(authority.path(), pem).unwrap();
+        let url = format!(
+            "postgres://shop:hunter2@{address}/shop?sslmode=verify-full&sslrootcert={}",
+            authority.path().display()
+        );
+        assert_eq!(trouble(Some(&url)).await, Error::Foreign);
+        without_tls.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,10 +10,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Pid;
 
 use super::running::Running;
+
+/// Its parts. A folder that has all of them is a fleet's.
+const PARTS: [&str; 4] = ["logs", "pids", "started", "down"];
 
 /// Lines of a log that an error shows.
 const LAST_LINES: usize = 12;
@@ -28,23 +31,34 @@ impl Folder {
     /// Empties a folder and lays it out. Refuses one that holds what no fleet made.
     pub fn make(root: &Path) -> anyhow::Result<Self> {
         let root = std::path::absolute(root).context("find the folder of the fleet")?;
-        if root.join("started").is_dir() {
-            std::fs::remove_dir_all(&root).with_context(|| format!("empty {}", root.display()))?;
+        if is_a_fleets(&root) {
+            empty(&root).with_context(|| format!("empty {}", root.display()))?;
         }
-        if root
-            .read_dir()
-            .is_ok_and(|mut found| found.next().is_some())
-        {
+        if !is_nothing(&root) {
             bail!(
                 "{} holds something that is no fleet's\n\nhint: name another folder by `--folder`, or empty this one",
                 root.display()
             );
         }
         let folder = Self { root };
-        for part in ["logs", "pids", "started", "down"] {
+        for part in PARTS {
             folder.make_below(part)?;
         }
         Ok(folder)
+    }
+
+    /// The folder of a fleet that ran, if there is anything. Refuses one that holds what no fleet made.
+    pub fn find(root: &Path) -> anyhow::Result<Option<Self>> {
+        let folder = Self::open(root)?;
+        if is_nothing(folder.root()) {
+            return Ok(None);
+        }
+        ensure!(
+            is_a_fleets(folder.root()),
+            "{} is no fleet's folder, so nothing in it was touched\n\nhint: name a fleet's folder by `--folder`, or an empty one to start one in",
+            root.display()
+        );
+        Ok(Some(folder))
     }
 
     /// A folder that a fleet has laid out already.
@@ -150,5 +164,59 @@ impl Folder {
 
     fn started(&self, name: &str) -> PathBuf {
         self.root.join("started").join(name)
+    }
+}
+
+fn is_a_fleets(root: &Path) -> bool {
+    PARTS.iter().all(|part| root.join(part).is_dir())
+}
+
+/// Whether there is no folder, or nothing in it.
+fn is_nothing(root: &Path) -> bool {
+    root.read_dir()
+        .map_or(true, |mut found| found.next().is_none())
+}
+
+/// The parts last: whoever is killed here leaves a folder that is still known for a fleet's.
+fn empty(root: &Path) -> std::io::Result<()> {
+    for entry in root.read_dir()? {
+        let entry = entry?;
+        match entry.file_type()? {
+            _ if PARTS.iter().any(|part| entry.file_name() == *part) => {}
+            kind if kind.is_dir() => std::fs::remove_dir_all(entry.path())?,
+            _ => std::fs::remove_file(entry.path())?,
+        }
+    }
+    std::fs::remove_dir_all(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_a_fleet_laid_out_is_emptied_for_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::make(root.path()).unwrap();
+        folder.write("data/old", "old").unwrap();
+        folder.write("env", "old").unwrap();
+        Folder::make(root.path()).unwrap();
+        assert!(!folder.path("data").exists());
+        assert!(!folder.path("env").exists());
+        assert!(Folder::find(root.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_that_looks_like_a_fleets_in_part_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("started")).unwrap();
+        for refused in [
+            Folder::make(root.path()).err(),
+            Folder::find(root.path()).err(),
+        ] {
+            let said = refused.unwrap().to_string();
+            assert!(said.contains("no fleet's"), "{said}");
+        }
+        assert!(root.path().join("started").is_dir());
     }
 }

@@ -40,9 +40,13 @@ pub const DATABASE_SECRET: &str = "shop-database";
 /// The label of every pod of a shop, whatever the application is called.
 pub const LABEL: (&str, &str) = ("app.kubernetes.io/part-of", "shop");
 
+/// Where the files of [`DATABASE_SECRET`] are in a pod.
+pub const DATABASE_FOLDER: &str = "/etc/shop-database";
+
+/// The key of the URL in it.
+pub const DATABASE_KEY: &str = "url";
+
 const SESSION_FOLDER: &str = "/etc/shop";
-const DATABASE_FOLDER: &str = "/etc/shop-database";
-const DATABASE_KEY: &str = "url";
 const AUTHORITY_KEY: &str = "ca.crt";
 
 /// After SIGTERM the shop serves on for at most eight seconds, and lets requests end for as long; this is more.

@@ -9,10 +9,15 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::network::Plan;
+use crate::fleet::folder::Folder;
 
-/// Removes what bears the name of a network that was noted in a fleet's folder. A line for each.
+/// Removes what bears the name of a network that was noted in a fleet's folder. A line for each. Another's folder is
+/// left alone.
 pub fn sweep(folder: &Path) -> anyhow::Result<Vec<String>> {
-    let Ok(notes) = folder.join("networks").read_dir() else {
+    let Ok(Some(folder)) = Folder::find(folder) else {
+        return Ok(Vec::new());
+    };
+    let Ok(notes) = folder.path("networks").read_dir() else {
         return Ok(Vec::new());
     };
     let mut said = Vec::new();

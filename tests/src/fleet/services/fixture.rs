@@ -1,8 +1,10 @@
 //! A service of somebody else's, played: answers of its shape over TLS, for who has the token, and failures on
 //! demand. What it says of itself names it a fixture, so that nobody takes a test for the real thing.
 //!
-//! Answers are documents in `fixtures/`, written by hand after the shapes that the services document; they
-//! were not recorded from a live account. They tell one story: `v1.41.0` was good, `v1.42.0` is not.
+//! Answers are documents in `fixtures/`, written by hand: nobody recorded them from a live account. What they are held
+//! to by tests was recorded, by others: `fixtures/SERVICE/shapes.json` has the fields and types of real answers and says
+//! where each was seen (see [`super::shapes`]; of Sentry's `events-stats` no recording was found, and that is said there).
+//! They tell one story: `v1.41.0` was good, `v1.42.0` is not.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -43,11 +45,9 @@ pub enum Fault {
 
 /// How one service speaks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// What it calls itself, in the header `server`.
-    pub(super) server: &'static str,
-    /// First part of its variables, see the table of [`super`].
-    pub(super) variable: &'static str,
+pub(super) struct Manner {
+    /// Whose place it takes.
+    pub(super) name: &'static str,
     /// The document at a path with a query, where there is one.
     pub(super) answer: fn(&str, &str) -> Option<Value>,
     /// The document of a refusal.
@@ -66,6 +66,13 @@ pub(super) enum Refusal {
     NotFound,
 }
 
+impl Manner {
+    /// What the fixture calls itself, in the header `server`.
+    fn server(self) -> String {
+        format!("{}-fixture", self.name)
+    }
+}
+
 /// A running fixture. Ends when dropped.
 pub struct Fixture {
     port: u16,
@@ -74,21 +81,21 @@ pub struct Fixture {
 }
 
 struct Shared {
-    shape: Shape,
+    manner: Manner,
     token: Secret,
     fault: Mutex<Option<Fault>>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Fixture {
-    pub(super) async fn start(place: &Place, name: &str, shape: Shape) -> anyhow::Result<Self> {
+    pub(super) async fn start(place: &Place, manner: Manner) -> anyhow::Result<Self> {
         let port = ports::free()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.with_context(|| format!("listen as {}", shape.server))?;
-        let acceptor = acceptor(&place.identity(name)?)?;
+        let listener = listener.with_context(|| format!("listen as {}", manner.server()))?;
+        let acceptor = acceptor(&place.identity(manner.name)?)?;
         let shared = Arc::new(Shared {
-            shape,
-            token: place.password(name)?,
+            manner,
+            token: place.password(manner.name)?,
             fault: Mutex::default(),
             asked: Mutex::default(),
         });
@@ -126,12 +133,12 @@ impl Fixture {
     }
 
     pub(super) fn environment(&self, address: IpAddr) -> Vec<(String, String)> {
-        let variable = self.shared.shape.variable;
+        let service = self.shared.manner.name.to_uppercase();
         let url = format!("https://{address}:{}", self.port);
         let token = self.token().expose().to_owned();
         vec![
-            (format!("{variable}_URL"), url),
-            (format!("{variable}_TOKEN"), token),
+            (format!("ALDIS_{service}_FIXTURE_URL"), url),
+            (format!("ALDIS_{service}_FIXTURE_TOKEN"), token),
         ]
     }
 }
@@ -165,7 +172,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    let server = shared.shape.server;
+    let server = shared.manner.server();
     let service = service_fn(move |request: Request<Incoming>| {
         let response = shared.respond(&request);
         async move { Ok::<_, Infallible>(response) }
@@ -200,7 +207,7 @@ impl Shared {
         if let Some(refusal) = self.refusal(request) {
             return self.refuse(refusal);
         }
-        match (self.shape.answer)(path, query) {
+        match (self.manner.answer)(path, query) {
             Some(document) => self.say(StatusCode::OK, Some(&document)),
             None => self.refuse(Refusal::NotFound),
         }
@@ -224,7 +231,7 @@ impl Shared {
                 let mut response = self.refuse(Refusal::TooMany);
                 let headers = response.headers_mut();
                 headers.insert(RETRY_AFTER, retry_after_s.into());
-                for (name, value) in self.shape.too_many {
+                for (name, value) in self.manner.too_many {
                     headers.insert(
                         HeaderName::from_static(name),
                         value.parse().expect("is ASCII"),
@@ -242,21 +249,59 @@ impl Shared {
             Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NotFound => StatusCode::NOT_FOUND,
         };
-        self.say(status, Some(&(self.shape.refusal)(refusal)))
+        self.say(status, Some(&(self.manner.refusal)(refusal)))
     }
 
     fn say(&self, status: StatusCode, document: Option<&Value>) -> Response<Full<Bytes>> {
         let body = document.map(Value::to_string).unwrap_or_default();
         Response::builder()
             .status(status)
-            .header(SERVER, self.shape.server)
+            .header(SERVER, self.manner.server())
             .header("content-type", "application/json; charset=utf-8")
             .body(Full::new(body.into()))
             .expect("its parts are valid")
     }
 }
 
-/// A document that ships with the tests.
-pub(super) fn document(text: &str) -> Value {
-    serde_json::from_str(text).expect("read by a test of each fixture")
+/// A document that ships with the tests. A text such as `@ana` stands for a part of that name, which many share.
+pub(super) fn document(text: &str, parts: &str) -> Value {
+    let read = |text| serde_json::from_str(text).expect("read by a test of each fixture");
+    filled(read(text), &read(parts))
+}
+
+fn filled(document: Value, parts: &Value) -> Value {
+    match document {
+        Value::String(text) => match parts.get(&text) {
+            Some(part) => filled(part.clone(), parts),
+            None => Value::String(text),
+        },
+        Value::Array(all) => all.into_iter().map(|one| filled(one, parts)).collect(),
+        Value::Object(all) => {
+            let fields = all.into_iter();
+            fields
+                .map(|(name, one)| (name, filled(one, parts)))
+                .collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => document,
+    }
+}
+
+/// What a query says of a name.
+pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut said = query.split('&').filter_map(|part| part.split_once('='));
+    said.find(|(one, _)| *one == name).map(|(_, value)| value)
+}
+
+/// Those of a list that have a value.
+pub(super) fn with(list: Value, key: &str, value: &str) -> Vec<Value> {
+    let Value::Array(mut all) = list else {
+        return Vec::new();
+    };
+    all.retain(|one| one[key] == value);
+    all
+}
+
+/// The first of them.
+pub(super) fn found(list: Value, key: &str, value: &str) -> Option<Value> {
+    with(list, key, value).into_iter().next()
 }

@@ -11,14 +11,12 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{Fixture, Refusal, Shape, document};
-use super::place::Place;
+use super::fixture::{Manner, Refusal, document, found, parameter, with};
 
 const BELOW: &str = "/repos/acme/shop";
 
-const SHAPE: Shape = Shape {
-    server: "github-fixture",
-    variable: "ALDIS_GITHUB_FIXTURE",
+pub(super) const MANNER: Manner = Manner {
+    name: "github",
     answer,
     refusal,
     too_many: &[
@@ -26,10 +24,6 @@ const SHAPE: Shape = Shape {
         ("x-ratelimit-remaining", "0"),
     ],
 };
-
-pub(super) async fn start(place: &Place) -> anyhow::Result<Fixture> {
-    Fixture::start(place, "github", SHAPE).await
-}
 
 fn answer(path: &str, query: &str) -> Option<Value> {
     let parts: Vec<&str> = path.strip_prefix(BELOW)?.split('/').skip(1).collect();
@@ -47,40 +41,33 @@ fn answer(path: &str, query: &str) -> Option<Value> {
 }
 
 fn deployments(query: &str) -> Value {
-    let mut all = document(include_str!("fixtures/github/deployments.json"));
-    let wanted = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("environment="));
-    if let (Some(wanted), Some(list)) = (wanted, all.as_array_mut()) {
-        list.retain(|one| one["environment"] == wanted);
+    let all = read(include_str!("fixtures/github/deployments.json"));
+    match parameter(query, "environment") {
+        Some(wanted) => with(all, "environment", wanted).into(),
+        None => all,
     }
-    all
 }
 
 fn statuses(id: &str) -> Option<Value> {
-    let all = document(include_str!("fixtures/github/statuses.json"));
+    let all = read(include_str!("fixtures/github/statuses.json"));
     all.get(id).cloned()
 }
 
 /// By commit, or by the tag of a release.
 fn status(reference: &str) -> Option<Value> {
-    let all = document(include_str!("fixtures/github/commits.json"));
+    let all = read(include_str!("fixtures/github/commits.json"));
     let commit = commit(reference);
     found(all, "sha", &commit)
 }
 
 fn pulls(reference: &str) -> Value {
-    let mut all = document(include_str!("fixtures/github/pulls.json"));
-    let commit = commit(reference);
-    if let Some(list) = all.as_array_mut() {
-        list.retain(|one| one["merge_commit_sha"] == commit.as_str());
-    }
-    all
+    let all = read(include_str!("fixtures/github/pulls.json"));
+    with(all, "merge_commit_sha", &commit(reference)).into()
 }
 
 /// The one span that there is a document for.
 fn compare(span: &str) -> Option<Value> {
-    let between = document(include_str!("fixtures/github/compare.json"));
+    let between = read(include_str!("fixtures/github/compare.json"));
     let (base, head) = span.split_once("...")?;
     let known = between["base_commit"]["sha"] == commit(base).as_str()
         && between["commits"].as_array()?.last()?["sha"] == commit(head).as_str();
@@ -88,7 +75,7 @@ fn compare(span: &str) -> Option<Value> {
 }
 
 fn releases() -> Value {
-    document(include_str!("fixtures/github/releases.json"))
+    read(include_str!("fixtures/github/releases.json"))
 }
 
 /// The commit that a tag means; any other word is taken for a commit.
@@ -100,9 +87,8 @@ fn commit(reference: &str) -> String {
     commit.unwrap_or(reference).to_owned()
 }
 
-fn found(list: Value, key: &str, value: &str) -> Option<Value> {
-    let mut all = list.as_array()?.iter();
-    all.find(|one| one[key] == value).cloned()
+fn read(text: &str) -> Value {
+    document(text, include_str!("fixtures/github/parts.json"))
 }
 
 fn refusal(why: Refusal) -> Value {
@@ -122,6 +108,7 @@ fn refusal(why: Refusal) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shapes::Shapes;
     use super::*;
 
     fn ask(path: &str) -> Option<Value> {
@@ -150,6 +137,29 @@ mod tests {
         let states = ask(&format!("/deployments/{}/statuses", ours[0]["id"])).unwrap();
         assert_eq!(states[0]["state"], "success");
         assert_eq!(answer(&path, "").unwrap().as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn answers_have_the_fields_and_types_that_were_recorded() {
+        let shapes = Shapes::read(include_str!("fixtures/github/shapes.json"));
+        for (path, endpoint) in [
+            ("/deployments", "deployments"),
+            ("/deployments/4201/statuses", "statuses"),
+            ("/deployments/4202/statuses", "statuses"),
+            ("/commits/v1.41.0/status", "status"),
+            ("/commits/v1.42.0/status", "status"),
+            ("/compare/v1.41.0...v1.42.0", "compare"),
+            ("/commits/v1.42.0/pulls", "pulls"),
+            ("/releases/tags/v1.41.0", "release"),
+            ("/releases/latest", "release"),
+        ] {
+            let answer = ask(path).unwrap();
+            assert_ne!(answer, json!([]), "{path}");
+            let differences = shapes.differences(endpoint, &answer);
+            assert!(differences.is_empty(), "{path}: {differences:#?}");
+        }
+        let differences = shapes.differences("refusal", &refusal(Refusal::NotFound));
+        assert!(differences.is_empty(), "{differences:#?}");
     }
 
     #[test]

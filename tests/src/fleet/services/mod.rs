@@ -4,14 +4,23 @@
 //! | service | runs as | doors |
 //! |---|---|---|
 //! | `postgres` | Debian's Postgres, one primary a region, a streaming replica of the first region's | TLS, SCRAM, roles below |
-//! | `s3` | versitygw, one bucket `backups-REGION` a region, with versions | TLS, one key |
+//! | `s3` | versitygw, one bucket `backups-REGION` a region, with versions | TLS, users below |
 //! | `redis` | Debian's Redis | TLS, users below |
-//! | `prometheus` | Debian's Prometheus, scrapes every shop pod each 2 s | HTTP on loopback, as inside a company |
-//! | `metrics` | metrics-server, one a cluster | the cluster's own API |
+//! | `prometheus` | Debian's Prometheus, scrapes every shop pod each 2 s | HTTP, nobody asked who he is, as inside a company |
+//! | `metrics` | metrics-server, one a cluster | TLS to the cluster's API server, which asks it for others |
 //! | `github`, `sentry` | fixtures in this process | TLS, a token |
 //!
 //! Every server listens on loopback only. Pods are let in by [`Services::open_to`]: a relay on another address
-//! of this machine, same ports, for addresses that were named before the certificates were made.
+//! of this machine, same ports, for addresses that were named before the certificates were made. A relay hands on what
+//! it is given, so a pod meets the same doors.
+//!
+//! # TLS
+//!
+//! Whatever takes a password or a token takes it over TLS only, from pods as well: Postgres, the object store, Redis, the
+//! fixtures. Each has a certificate of the services' authority, for loopback and the addresses of pods. Between primary
+//! and replica it is the same. metrics-server is checked by the API server by that authority, kubelets by the one of
+//! their cluster. Prometheus is the exception, both ways: it is asked, and it scrapes shops, in clear text. Figures are
+//! no secret here, and a Prometheus in a cluster is commonly reached like that.
 //!
 //! # What a shell is told
 //!
@@ -25,8 +34,9 @@
 //! | `ALDIS_PG_REGION_ADMIN_URL` | the same as `fleet`, superuser, for the hand at the keyboard only |
 //! | `ALDIS_PG_REGION_REPLICA_URL` | its replica as `aldis`, where it has one |
 //! | `ALDIS_S3_URL`, `ALDIS_S3_REGION` | the object store, and the region it signs for |
-//! | `ALDIS_S3_ACCESS_KEY_ID`, `ALDIS_S3_SECRET_ACCESS_KEY` | its key |
 //! | `ALDIS_S3_REGION_BUCKET` | the region's bucket |
+//! | `ALDIS_S3_REGION_ACCESS_KEY_ID`, `ALDIS_S3_REGION_SECRET_ACCESS_KEY` | the region's key, good for that bucket only |
+//! | `ALDIS_S3_ADMIN_ACCESS_KEY_ID`, `ALDIS_S3_ADMIN_SECRET_ACCESS_KEY` | the store's own key, for the hand at the keyboard only |
 //! | `ALDIS_REDIS_URL`, `ALDIS_REDIS_SHOP_URL`, `ALDIS_REDIS_ADMIN_URL` | Redis as `aldis`, `shop`, `fleet` |
 //! | `ALDIS_PROMETHEUS_URL` | Prometheus |
 //! | `ALDIS_GITHUB_FIXTURE_URL`, `ALDIS_GITHUB_FIXTURE_TOKEN` | the fixture in GitHub's place |
@@ -44,6 +54,8 @@ pub mod redis;
 pub mod s3;
 mod secret;
 pub mod sentry;
+#[cfg(test)]
+mod shapes;
 mod targets;
 mod wanted;
 
@@ -121,8 +133,16 @@ impl Services {
             started(&options, Service::S3, S3::start(&place, &options.regions)),
             started(&options, Service::Redis, Redis::start(&place)),
             started(&options, Service::Prometheus, Prometheus::start(&place)),
-            started(&options, Service::Github, github::start(&place)),
-            started(&options, Service::Sentry, sentry::start(&place)),
+            started(
+                &options,
+                Service::Github,
+                Fixture::start(&place, github::MANNER)
+            ),
+            started(
+                &options,
+                Service::Sentry,
+                Fixture::start(&place, sentry::MANNER)
+            ),
         )?;
         Ok(Self {
             relays: Vec::new(),

@@ -1,7 +1,7 @@
 //! Prometheus, which scrapes every shop pod of every cluster.
 //!
 //! What it scrapes is in one file that is written anew whenever a pod comes or goes (see [`super::targets`]).
-//! It speaks clear text on loopback, as a Prometheus inside a company does.
+//! It speaks clear text, as a Prometheus inside a company does, and asks nobody who he is.
 
 use std::net::IpAddr;
 use std::path::Path;

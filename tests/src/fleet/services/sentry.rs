@@ -10,14 +10,12 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{Fixture, Refusal, Shape, document};
-use super::place::Place;
+use super::fixture::{Manner, Refusal, document, found, parameter};
 
 const BELOW: &str = "/api/0/organizations/acme/";
 
-const SHAPE: Shape = Shape {
-    server: "sentry-fixture",
-    variable: "ALDIS_SENTRY_FIXTURE",
+pub(super) const MANNER: Manner = Manner {
+    name: "sentry",
     answer,
     refusal,
     too_many: &[
@@ -25,10 +23,6 @@ const SHAPE: Shape = Shape {
         ("x-sentry-rate-limit-remaining", "0"),
     ],
 };
-
-pub(super) async fn start(place: &Place) -> anyhow::Result<Fixture> {
-    Fixture::start(place, "sentry", SHAPE).await
-}
 
 fn answer(path: &str, query: &str) -> Option<Value> {
     let parts: Vec<&str> = path.strip_prefix(BELOW)?.split('/').collect();
@@ -40,29 +34,30 @@ fn answer(path: &str, query: &str) -> Option<Value> {
     }
 }
 
+/// Kept by release: a list of issues does not say in which each was first seen.
 fn issues(release: Option<&str>) -> Value {
-    let mut all = document(include_str!("fixtures/sentry/issues.json"));
-    if let (Some(release), Some(list)) = (release, all.as_array_mut()) {
-        list.retain(|one| one["firstRelease"]["version"] == release);
-    }
-    all
+    let all = read(include_str!("fixtures/sentry/issues.json"));
+    let of_releases = all.as_object().into_iter().flatten();
+    let wanted = of_releases.filter(|(first, _)| release.is_none_or(|release| release == *first));
+    wanted
+        .filter_map(|(_, issues)| issues.as_array())
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 fn stats(release: Option<&str>) -> Option<Value> {
-    let all = document(include_str!("fixtures/sentry/events-stats.json"));
+    let all = read(include_str!("fixtures/sentry/events-stats.json"));
     all.get(release.unwrap_or("")).cloned()
 }
 
 fn releases() -> Value {
-    document(include_str!("fixtures/sentry/releases.json"))
+    read(include_str!("fixtures/sentry/releases.json"))
 }
 
 /// The release that a search is for: `query=release:R`, with the colon escaped or not.
 fn release(query: &str) -> Option<String> {
-    let search = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("query="))?;
-    let search = search
+    let search = parameter(query, "query")?
         .replace("%3A", ":")
         .replace("%20", " ")
         .replace('+', " ");
@@ -72,9 +67,8 @@ fn release(query: &str) -> Option<String> {
     Some(word.to_owned())
 }
 
-fn found(list: Value, key: &str, value: &str) -> Option<Value> {
-    let mut all = list.as_array()?.iter();
-    all.find(|one| one[key] == value).cloned()
+fn read(text: &str) -> Value {
+    document(text, include_str!("fixtures/sentry/parts.json"))
 }
 
 fn refusal(why: Refusal) -> Value {
@@ -90,6 +84,7 @@ fn refusal(why: Refusal) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shapes::Shapes;
     use super::*;
 
     fn ask(path: &str, query: &str) -> Option<Value> {
@@ -110,6 +105,24 @@ mod tests {
                 .sum()
         };
         assert!(errors("v1.42.0") > 100 * errors("v1.41.0"));
+    }
+
+    #[test]
+    fn answers_have_the_fields_and_types_of_the_real_ones() {
+        let shapes = Shapes::read(include_str!("fixtures/sentry/shapes.json"));
+        for (path, query, endpoint) in [
+            ("issues/", "", "issues"),
+            ("releases/v1.41.0/", "", "release"),
+            ("releases/v1.42.0/", "", "release"),
+            ("events-stats/", "", "stats"),
+            ("events-stats/", "query=release:v1.41.0", "stats"),
+            ("events-stats/", "query=release:v1.42.0", "stats"),
+        ] {
+            let answer = ask(path, query).unwrap();
+            assert_ne!(answer, json!([]), "{path}?{query}");
+            let differences = shapes.differences(endpoint, &answer);
+            assert!(differences.is_empty(), "{path}?{query}: {differences:#?}");
+        }
     }
 
     #[test]
