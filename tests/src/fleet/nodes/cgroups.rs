@@ -35,6 +35,12 @@ impl Hierarchies {
         Self::of(&mounts)
     }
 
+    /// What a person should know who trusts these.
+    pub(super) fn untried(&self) -> Option<&'static str> {
+        (self.version == 2)
+            .then_some("cgroup version 2, written as documented and never tried; `NODES=simulated` does without")
+    }
+
     fn of(mounts: &str) -> anyhow::Result<Self> {
         let mounted = |kind: &str| -> Vec<(PathBuf, Vec<&str>)> {
             mounts

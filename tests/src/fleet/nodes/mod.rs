@@ -26,6 +26,8 @@ use std::str::FromStr;
 
 use anyhow::Context;
 
+use self::cgroups::Hierarchies;
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
@@ -52,8 +54,9 @@ pub enum Nodes {
 pub struct Chosen {
     /// What.
     pub nodes: Nodes,
-    /// The check that failed, where real ones were hoped for.
-    pub because: Option<String>,
+    /// Of simulated ones the check that failed, where real ones were hoped for. Of real ones what nobody has
+    /// tried of this machine.
+    pub remark: Option<String>,
 }
 
 /// Variable that says which nodes tests have: `real`, `simulated` or `auto`.
@@ -71,16 +74,16 @@ impl Wanted {
     /// Looks at the machine. `folder` is where the fleet will be.
     pub fn choose(self, folder: &Path) -> anyhow::Result<Chosen> {
         match self {
-            Self::Simulated => Ok(Chosen::of(Nodes::Simulated)),
+            Self::Simulated => Ok(Chosen::simulated()),
             Self::Real => match preflight::check(folder) {
-                Ok(()) => Ok(Chosen::of(Nodes::Real)),
+                Ok(hierarchies) => Ok(Chosen::real(&hierarchies)),
                 Err(error) => Err(refusal(&error)),
             },
             Self::Auto => Ok(match preflight::check(folder) {
-                Ok(()) => Chosen::of(Nodes::Real),
+                Ok(hierarchies) => Chosen::real(&hierarchies),
                 Err(error) => Chosen {
                     nodes: Nodes::Simulated,
-                    because: Some(format!("{error:#}")),
+                    remark: Some(format!("{error:#}")),
                 },
             }),
         }
@@ -98,18 +101,28 @@ fn refusal(error: &anyhow::Error) -> anyhow::Error {
 }
 
 impl Chosen {
-    fn of(nodes: Nodes) -> Self {
+    fn real(hierarchies: &Hierarchies) -> Self {
         Self {
-            nodes,
-            because: None,
+            nodes: Nodes::Real,
+            remark: hierarchies.untried().map(str::to_owned),
+        }
+    }
+
+    fn simulated() -> Self {
+        Self {
+            nodes: Nodes::Simulated,
+            remark: None,
         }
     }
 }
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.nodes, &self.because) {
-            (Nodes::Real, _) => write!(f, "nodes are real: kubelet, containerd, runc"),
+        match (self.nodes, &self.remark) {
+            (Nodes::Real, None) => write!(f, "nodes are real: kubelet, containerd, runc"),
+            (Nodes::Real, Some(remark)) => {
+                write!(f, "nodes are real: kubelet, containerd, runc ({remark})")
+            }
             (Nodes::Simulated, None) => write!(f, "nodes are simulated"),
             (Nodes::Simulated, Some(why)) => {
                 // On one line, and without what follows after a blank one: it is also a comment of a file.
@@ -159,11 +172,15 @@ mod tests {
 
     #[test]
     fn a_fleet_says_which_nodes_it_has_and_why() {
-        let real = Chosen::of(Nodes::Real).to_string();
-        assert!(real.contains("real"), "{real}");
+        let [tried, untried] = [1, 2].map(|version| {
+            let folders = Vec::new();
+            Chosen::real(&Hierarchies { version, folders }).to_string()
+        });
+        assert_eq!(tried, "nodes are real: kubelet, containerd, runc");
+        assert!(untried.contains("never tried"), "{untried}");
         let fallen_back = Chosen {
             nodes: Nodes::Simulated,
-            because: Some("it takes root, and this is user 7\n\nhint: none".to_owned()),
+            remark: Some("it takes root, and this is user 7\n\nhint: none".to_owned()),
         };
         assert_eq!(
             fallen_back.to_string(),

@@ -40,14 +40,16 @@ ip link add bridged type bridge || exit 43
 echo 1 >/proc/sys/net/ipv4/ip_forward || exit 44
 ";
 
-/// Says why this machine cannot run real nodes below a folder. Leaves nothing.
-pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
+/// Says why this machine cannot run real nodes below a folder; if it can, where their control groups will be.
+/// Leaves nothing.
+pub(super) fn check(folder: &Path) -> anyhow::Result<Hierarchies> {
     is_root()?;
     has_programs()?;
     plugin_folders()?;
-    can_limit()?;
+    let hierarchies = can_limit()?;
     File::open("/dev/kmsg").context("read /dev/kmsg, which a kubelet does")?;
-    can_separate(folder)
+    can_separate(folder)?;
+    Ok(hierarchies)
 }
 
 fn is_root() -> anyhow::Result<()> {
@@ -82,7 +84,7 @@ pub(super) fn plugin_folders() -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders.into())
 }
 
-fn can_limit() -> anyhow::Result<()> {
+fn can_limit() -> anyhow::Result<Hierarchies> {
     /// Two threads may look at the same moment.
     static LOOKS: AtomicU32 = AtomicU32::new(0);
     let hierarchies = Hierarchies::find()?;
@@ -94,7 +96,7 @@ fn can_limit() -> anyhow::Result<()> {
         std::fs::remove_dir(&group)
             .with_context(|| format!("remove the cgroup {}", group.display()))?;
     }
-    Ok(())
+    Ok(hierarchies)
 }
 
 fn can_separate(folder: &Path) -> anyhow::Result<()> {
