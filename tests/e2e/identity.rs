@@ -1,5 +1,8 @@
 //! Who is let in, and whether the cluster behind an agent is the one that it was.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
 use aldis_core::view::JobView;
 use aldis_tests::fleet::cluster::{Cluster, kubeconfig};
 use aldis_tests::fleet::ready::eventually;
@@ -239,4 +242,31 @@ async fn of_two_agents_with_one_identity_neither_is_given_work_until_one_is_gone
     let (code, view): (i32, JobView) = stage.run(&words).await.unwrap();
     assert_eq!((code, rests(&view)), (0, vec!["changed"; 4]));
     assert_eq!(stage.changes_since(&before).await.unwrap(), [1; 4]);
+}
+
+/// Files below a folder that hold a key by their name.
+fn keys(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(keys(&path));
+        } else if path.extension().is_some_and(|end| end == "key") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn keys_of_a_fleet_are_for_its_owner_only() {
+    let fleet = fleet().await;
+    let keys = keys(fleet.folder().root());
+    assert!(keys.len() > 10, "{keys:?}");
+    let open = |path: &&PathBuf| {
+        let mode = path.metadata().unwrap().permissions().mode();
+        mode & 0o077 != 0
+    };
+    let open: Vec<&PathBuf> = keys.iter().filter(open).collect();
+    assert!(open.is_empty(), "others may read {open:?}");
 }

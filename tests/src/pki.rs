@@ -4,7 +4,10 @@
 //! `…/user/NAME`, `…/control-plane/REPLICA`. What must be refused can be made as well: a leaf that expired, and
 //! a leaf of another authority (make a second [`Authority`]). Keys are EC P-256: a test waits for no RSA.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -88,15 +91,24 @@ impl Authority {
 }
 
 impl Leaf {
-    /// Writes `NAME.crt` and `NAME.key` into a folder, and says where.
+    /// Writes `NAME.crt`, and `NAME.key` for its owner only, into a folder, and says where.
     pub fn write(&self, folder: &Path, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
         let certificate = folder.join(format!("{name}.crt"));
         let key = folder.join(format!("{name}.key"));
-        for (path, pem) in [(&certificate, &self.certificate), (&key, &self.key)] {
-            std::fs::write(path, pem).with_context(|| format!("write {}", path.display()))?;
+        for (path, pem, mode) in [
+            (&certificate, &self.certificate, 0o644),
+            (&key, &self.key, 0o600),
+        ] {
+            write(path, pem, mode).with_context(|| format!("write {}", path.display()))?;
         }
         Ok((certificate, key))
     }
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    options.open(path)?.write_all(text.as_bytes())
 }
 
 impl Request {

@@ -1,5 +1,6 @@
 //! What only the embedded store has: a file, and a clock that a test can move.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,16 @@ async fn everything_outlives_the_process() -> anyhow::Result<()> {
     clock.advance(Duration::from_secs(1));
     ensure!(store.get(&Key::raw("/leased")).await?.is_none());
     ensure!(store.keep_alive(lease).await?.is_zero());
+    Ok(())
+}
+
+#[tokio::test]
+async fn its_file_is_for_its_owner_only() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("store");
+    let _store = Embedded::open(&file, Arc::new(ManualClock::starting_at(0)))?;
+    let mode = file.metadata()?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "its mode is {mode:o}");
     Ok(())
 }
 

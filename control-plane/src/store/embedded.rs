@@ -15,14 +15,16 @@
 //! whole time again, as a new etcd leader does: late, never early.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
     WriteTransaction,
@@ -67,9 +69,16 @@ struct Inner {
 }
 
 impl Embedded {
-    /// Opens a file, or creates it. Needs a tokio runtime.
+    /// Opens a file, or creates it for its owner only. Needs a tokio runtime.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
-        let database = Database::create(path).map_err(|error| refused_or_corrupt(path, error))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600);
+        let database = options
+            .open(path)
+            .map_err(redb::DatabaseError::from)
+            .and_then(FileBackend::new)
+            .and_then(|file| Database::builder().create_with_backend(file))
+            .map_err(|error| refused_or_corrupt(path, error))?;
         Self::start(database, clock, true)
     }
 
