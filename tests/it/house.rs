@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What each crate may depend on. `core <- proto <- {control-plane, agent, cli} <- tests`. The shop is a program of
 /// somebody else as far as Aldis is concerned, and knows nothing of it.
-const EDGES: [(&str, &[&str]); 7] = [
+pub(crate) const EDGES: [(&str, &[&str]); 7] = [
     ("core", &[]),
     ("proto", &["aldis-core"]),
     ("control-plane", &["aldis-core", "aldis-proto"]),
@@ -60,7 +60,7 @@ const ACTING_CODE: [&str; 10] = [
     "include_bytes!",
 ];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -157,7 +157,7 @@ fn the_core_has_no_way_to_act_or_look_around() {
     }
 }
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
