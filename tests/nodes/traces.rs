@@ -12,8 +12,25 @@ pub(crate) fn names(fleet: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Links, routes, cgroups, mounts and processes of a fleet, a line each.
+/// Links, routes, cgroups, images, mounts and processes of a fleet, a line each.
 pub(crate) fn of(fleet: &Path, names: &[String]) -> Vec<String> {
+    let mut found = of_networks(names);
+    found.extend(images(fleet));
+    found.extend(processes_and_mounts(fleet));
+    found
+}
+
+/// What ends with the namespaces of a node, a line each.
+pub(crate) fn processes_and_mounts(fleet: &Path) -> Vec<String> {
+    let folder = fleet.display().to_string();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut found = lines_with(&mounts, &folder);
+    found.extend(processes(&folder));
+    found
+}
+
+/// Links, routes and cgroups of these names.
+pub(crate) fn of_networks(names: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for name in names {
         found.extend(lines_with(
@@ -23,17 +40,34 @@ pub(crate) fn of(fleet: &Path, names: &[String]) -> Vec<String> {
         found.extend(groups(name).map(|group| group.display().to_string()));
         found.extend(routes(name));
     }
-    let folder = fleet.display().to_string();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(lines_with(&mounts, &folder));
-    found.extend(processes(&folder));
     found
 }
 
+/// To pods, to services, over the link.
 fn routes(name: &str) -> Vec<String> {
     let number: u16 = name.trim_start_matches("aldis").parse().unwrap();
-    let pods = format!("10.{}.{}.0/24", 200 + number / 256, number % 256);
-    lines_with(&said("ip", &["-4", "route"]), &pods)
+    let (high, low) = (number / 256, number % 256);
+    let link = number * 4;
+    let ranges = [
+        format!("10.{}.{low}.0/24", 200 + high),
+        format!("10.{}.{low}.0/24", 210 + high),
+        format!("10.220.{}.{}/30", link / 256, link % 256),
+    ];
+    let all = said("ip", &["-4", "route"]);
+    ranges
+        .iter()
+        .flat_map(|range| lines_with(&all, range))
+        .collect()
+}
+
+/// Where containerds keep what they imported.
+fn images(fleet: &Path) -> Vec<String> {
+    let clusters = fleet.read_dir().into_iter().flatten().flatten();
+    clusters
+        .map(|cluster| cluster.path().join("node/containerd"))
+        .filter(|folder| folder.is_dir())
+        .map(|folder| folder.display().to_string())
+        .collect()
 }
 
 fn groups(name: &str) -> impl Iterator<Item = PathBuf> {

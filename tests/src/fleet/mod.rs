@@ -22,6 +22,7 @@ pub mod system;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use aldis_core::ids::TargetName;
 use anyhow::Context;
@@ -42,6 +43,9 @@ const TARGETS: [(&str, &str); 4] = [
     ("eu-west", "prod-2"),
     ("us-east", "prod-2"),
 ];
+
+/// Tasks end where they next wait. A node's cgroups are waited for longest.
+const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -166,7 +170,10 @@ impl Drop for Fleet {
         let entered = runtime.enter();
         self.parts = None;
         drop(entered);
-        runtime.shutdown_background();
+        // What was still on its way up is dropped with its task: whoever ends a fleet finds all of it ended. On a
+        // thread of its own, since no thread of another runtime may wait for one.
+        let ends = std::thread::spawn(|| runtime.shutdown_timeout(END_LIMIT));
+        let _ = ends.join();
     }
 }
 

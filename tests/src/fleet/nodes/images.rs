@@ -21,6 +21,9 @@ use self::tar::Tar;
 mod libraries;
 mod tar;
 
+/// Where containerd keeps them, below the folder of a node.
+pub(super) const FOLDER: &str = "containerd";
+
 /// What holds a pod's namespaces: a program that waits.
 pub(super) const PAUSE: &str = "aldis.dev/pause:1";
 

@@ -1,13 +1,14 @@
 //! What a fleet that was killed has left of its nodes: found by the notes in its folder, removed, and said.
 //!
 //! Its programs end with it, since the kernel kills them. Links and mounts end with their namespaces. What
-//! is left for certain are routes and cgroups. A number that another fleet has been given since was cleaned
-//! by that one, and is left alone.
+//! is left for certain are routes, cgroups and images. A number that another fleet has been given since was
+//! cleaned by that one, and is left alone.
 
 use std::path::Path;
 
 use anyhow::Context;
 
+use super::images;
 use super::network::Plan;
 use crate::fleet::folder::Folder;
 
@@ -23,7 +24,16 @@ pub fn sweep(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut said = Vec::new();
     for note in notes {
         let note = note.context("read the notes of a fleet")?.path();
-        let found = sweep_noted(&note)?;
+        let Some(mut found) = sweep_noted(&note)? else {
+            continue;
+        };
+        let cluster = folder.path(note.file_name().unwrap_or_default());
+        let images = cluster.join("node").join(images::FOLDER);
+        if images.is_dir() {
+            std::fs::remove_dir_all(&images)
+                .with_context(|| format!("remove {}", images.display()))?;
+            found.push("images");
+        }
         std::fs::remove_file(&note).with_context(|| format!("remove {}", note.display()))?;
         if !found.is_empty() {
             said.push(format!(
@@ -36,13 +46,14 @@ pub fn sweep(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(said)
 }
 
-fn sweep_noted(note: &Path) -> anyhow::Result<Vec<&'static str>> {
+/// `None` while somebody has the number: a fleet that is not quite gone, or another that was given it.
+fn sweep_noted(note: &Path) -> anyhow::Result<Option<Vec<&'static str>>> {
     let text = std::fs::read_to_string(note).with_context(|| format!("read {}", note.display()))?;
     let Some(plan) = Plan::read(&text) else {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     };
     match plan.claim()? {
-        Some(_claim) => plan.remove(),
-        None => Ok(Vec::new()),
+        Some(_claim) => plan.remove().map(Some),
+        None => Ok(None),
     }
 }

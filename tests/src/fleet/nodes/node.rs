@@ -58,7 +58,11 @@ pub struct Node {
     here: PathBuf,
     plan: Plan,
     _network: Network,
+    _images: Images,
 }
+
+/// Where containerd keeps images and what containers wrote over them. It goes with the node: nobody reads it after.
+struct Images(PathBuf);
 
 /// What one node is made of.
 pub(in crate::fleet) struct Start<'a> {
@@ -92,9 +96,10 @@ impl Start<'_> {
             process,
             lent: Mutex::new(BTreeMap::from([(self.api, api)])),
             imported: Mutex::default(),
-            here,
             plan,
             _network: self.network,
+            _images: Images(here.join(images::FOLDER)),
+            here,
         };
         let pause = Image::program(PAUSE, binaries::pause()?);
         let imported = || node.import(std::slice::from_ref(&pause));
@@ -244,6 +249,15 @@ impl Node {
     fn inner(&self) -> anyhow::Result<i32> {
         let outer = self.process.pid().context("the node is switched off")?;
         inner(outer).context("the node has no namespaces yet")
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        // All that ran on it has ended, or its cgroups could not have been removed; mounts end with namespaces.
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!("remove {}: {error}", self.0.display());
+        }
     }
 }
 
