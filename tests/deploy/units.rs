@@ -1,6 +1,7 @@
 //! The systemd units. `systemd-analyze verify` reads them where it is installed, without systemd running; where it is
 //! not, the test says so, and the others still hold.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -28,7 +29,11 @@ fn analyzed(name: &str, arguments: &[&str]) -> Option<(bool, String)> {
         .output()
     {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            tracing::warn!("systemd-analyze is not installed: {name} is not analyzed");
+            // Past the capture of tests that pass.
+            let _ = writeln!(
+                std::io::stderr(),
+                "deploy: systemd-analyze is not installed, so {name}.service is not analyzed"
+            );
             None
         }
         run => {

@@ -98,6 +98,15 @@ impl Size {
         !self.without_aldis
     }
 
+    /// What comes with the clusters, in words that follow theirs.
+    pub(crate) fn over_them(&self) -> &'static str {
+        if self.without_aldis {
+            ""
+        } else {
+            ", Aldis over them and the shop in them"
+        }
+    }
+
     /// How many.
     pub(crate) fn clusters(&self) -> u8 {
         self.clusters
@@ -136,11 +145,11 @@ impl Size {
         let hint = if smaller < needed && smaller <= available {
             let clusters = small.clusters;
             format!(
-                "{smaller} MiB are enough for `CLUSTERS={clusters} NODES=simulated WITH=none make …`"
+                "{smaller} MiB are enough for `CLUSTERS={clusters} NODES=simulated WITH=none make fleet-up`"
             )
         } else {
             format!(
-                "end other programs; the smallest fleet takes {MIB_SMALLEST} MiB: `CLUSTERS=1 NODES=simulated WITH=none make …`"
+                "end other programs; the smallest fleet takes {MIB_SMALLEST} MiB: `CLUSTERS=1 NODES=simulated WITH=none make fleet-up`"
             )
         };
         ensure!(

@@ -32,8 +32,9 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
     checkout::build(nodes, |what| println!("{what}")).await?;
     let begun = Instant::now();
     println!(
-        "starting {}, Aldis over them and the shop in them, within a minute",
-        size.about(nodes)
+        "starting {}{}: a minute on an idle machine of two cores, some minutes on a busy one",
+        size.about(nodes),
+        size.over_them()
     );
     let folder = Folder::make(folder)?;
     let mut child = spawn(&folder, size)?;

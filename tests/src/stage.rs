@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::fleet::Fleet;
 use crate::fleet::application::Application;
+use crate::fleet::cluster::Cluster;
 use crate::fleet::nodes::Nodes;
 use crate::fleet::process::Process;
 use crate::fleet::reader::Seen;
@@ -108,6 +109,8 @@ impl Stage {
             }
             self.heal_process(replica.process());
         }
+        let nodes = self.fleet.clusters().iter().filter_map(Cluster::node);
+        nodes.for_each(|node| self.heal_process(node.process()));
     }
 
     fn heal_process(&self, process: &Process) {

@@ -35,8 +35,9 @@ fn of_clusters(folder: &Folder, nodes: &Chosen) -> Vec<String> {
     let root = folder.root().display();
     vec![
         format!("# A fleet on this machine; {nodes}. In a shell: . {root}/{FILE}"),
-        "# Each program's process id is in $ALDIS_FLEET/pids/NAME. One that ends is started again, unless".to_owned(),
-        "# $ALDIS_FLEET/down/NAME exists.".to_owned(),
+        "# Each program's process id is in $ALDIS_FLEET/pids/NAME. Replicas of the control plane, agents and nodes"
+            .to_owned(),
+        "# are started again when they end, unless $ALDIS_FLEET/down/NAME exists.".to_owned(),
         export("ALDIS_FLEET", &root),
         export("KUBECONFIG", &folder.path("kubeconfig").display()),
     ]

@@ -6,6 +6,7 @@
 //! its binding by [`Rights`], within milliseconds.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -32,6 +33,11 @@ pub const LABEL: &str = "aldis.dev/agent";
 
 /// Field manager of everything that the fleet itself applies.
 pub(in crate::fleet) const MANAGER: &str = "aldis-fleet";
+
+/// A namespace is bound at the first try unless its API server is hard pressed.
+const TRIES: usize = 20;
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
 /// Binds roles in namespaces as they appear. Ends when dropped.
 pub struct Rights {
@@ -115,12 +121,20 @@ async fn follow(client: Client, subject: Subject) {
         .boxed();
     while let Some(namespace) = seen.next().await {
         let Ok(namespace) = namespace else { continue };
-        if is_the_agents(&namespace)
-            && let Err(error) = bind(&client, &namespace.name_any(), &subject).await
-        {
-            // The namespace may be going away; while it stays, the next event tries again.
-            tracing::warn!("{error:#}");
+        if is_the_agents(&namespace) {
+            bind_at_last(&client, &namespace.name_any(), &subject).await;
         }
+    }
+}
+
+/// Tries some times: no other event need come of a namespace. One that is going away refuses for good.
+async fn bind_at_last(client: &Client, namespace: &str, subject: &Subject) {
+    for _ in 0..TRIES {
+        match bind(client, namespace, subject).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+        tokio::time::sleep(BETWEEN_TRIES).await;
     }
 }
 

@@ -29,10 +29,10 @@ const PROGRAMS: [(&str, &str); 6] = [
 
 /// Tried in namespaces of their own, which take all of it with them when they end.
 const TRIAL: &str = "
-mount --make-rprivate /
-mount -t tmpfs tmpfs \"$1\"/node
-mount --bind \"$1\"/node \"$1\"/node
-umount \"$1\"/node
+mount --make-rprivate / || exit 40
+mount -t tmpfs tmpfs \"$1\"/node || exit 40
+mount --bind \"$1\"/node \"$1\"/node || exit 40
+umount \"$1\"/node || exit 40
 mount -t overlay overlay -o lowerdir=\"$1\"/lower,upperdir=\"$1\"/upper,workdir=\"$1\"/work \"$1\"/merged || exit 41
 touch \"$1\"/merged/file || exit 41
 ip link add there type veth peer name here || exit 42
@@ -118,6 +118,7 @@ fn can_separate(folder: &Path) -> anyhow::Result<()> {
         .context("run `unshare`")?;
     let what = match output.status.code() {
         Some(0) => return Ok(()),
+        Some(40) => format!("nothing can be mounted in {}", above.display()),
         Some(41) => format!("no overlay can be mounted in {}", above.display()),
         Some(42) => "no pair of links (veth) can be made".to_owned(),
         Some(43) => "no bridge can be made".to_owned(),
