@@ -20,6 +20,10 @@ use std::process::ExitCode;
 
 use aldis_tests::fleet::services::Wanted as Services;
 use clap::{Parser, Subcommand};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::size::Size;
 
@@ -70,6 +74,7 @@ struct At {
 }
 
 fn main() -> ExitCode {
+    warn_on_the_terminal();
     match begin(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,6 +82,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What goes wrong beside the command that was typed, such as a route that cannot be removed. Ours only: libraries warn
+/// of connections to servers that are still on their way up.
+fn warn_on_the_terminal() {
+    let ours = Targets::new().with_target("aldis_tests", Level::WARN);
+    let shown = tracing_subscriber::fmt::layer()
+        .without_time()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_filter(ours);
+    tracing_subscriber::registry().with(shown).init();
 }
 
 fn begin(command: Command) -> anyhow::Result<()> {

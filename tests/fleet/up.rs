@@ -7,6 +7,7 @@ use std::time::Duration;
 use aldis_tests::fleet::environment;
 use aldis_tests::fleet::folder::Folder;
 use anyhow::{Context, bail};
+use rustix::process::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -38,6 +39,9 @@ pub(crate) async fn up(folder: &Path, size: &Size) -> anyhow::Result<()> {
     );
     let folder = Folder::make(folder)?;
     let mut child = spawn(&folder, size)?;
+    // Whoever stops it at once finds it.
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    folder.note_process(NAME, pid.context("the fleet has ended already")?);
     tokio::select! {
         up = until_up(&folder, &mut child, begun) => up?,
         _ = tokio::signal::ctrl_c() => {

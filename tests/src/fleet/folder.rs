@@ -5,6 +5,7 @@
 //! FOLDER/pids/NAME         process id of each program that runs: `kill -9 $(cat pids/NAME)`
 //! FOLDER/started/NAME      the same with the moment it started, see [`Running`]
 //! FOLDER/down/NAME         while it exists, that program stays down once it has ended
+//! FOLDER/elsewhere/NAME    where a folder of this fleet is that is not below this one
 //! FOLDER/<anything else>   data, certificates and configuration of each part
 //! ```
 
@@ -17,6 +18,9 @@ use super::running::Running;
 
 /// Its parts. A folder that has all of them is a fleet's.
 const PARTS: [&str; 4] = ["logs", "pids", "started", "down"];
+
+/// How the name of a folder begins that is not below its fleet's.
+pub(super) const ELSEWHERE: &str = "aldis-";
 
 /// Lines of a log that an error shows.
 const LAST_LINES: usize = 12;
@@ -148,6 +152,35 @@ impl Folder {
         let _ = std::fs::remove_file(self.started(name));
     }
 
+    /// Notes a folder of this fleet that is not below its own: whoever takes it down must be told. Its name begins
+    /// with [`ELSEWHERE`].
+    pub(super) fn note_elsewhere(&self, name: &str, path: &Path) -> anyhow::Result<()> {
+        let note = Path::new("elsewhere").join(name);
+        self.write(note, path.as_os_str().as_encoded_bytes())
+            .map(drop)
+    }
+
+    /// Removes those that were noted and that are still there. A line for each.
+    pub(super) fn sweep_elsewhere(&self) -> anyhow::Result<Vec<String>> {
+        let mut said = Vec::new();
+        for note in self.path("elsewhere").read_dir().into_iter().flatten() {
+            let note = note.context("read the notes of a fleet")?.path();
+            let path = std::fs::read_to_string(&note).context("read where a folder is")?;
+            let path = Path::new(&path);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // It is removed with all that is in it: nothing is that is not called as ours are.
+            if name.starts_with(ELSEWHERE) && path.is_dir() {
+                std::fs::remove_dir_all(path)
+                    .with_context(|| format!("remove {}", path.display()))?;
+                said.push(format!(
+                    "removed {}, which a killed fleet had left",
+                    path.display()
+                ));
+            }
+        }
+        Ok(said)
+    }
+
     /// All that were noted, with their names.
     pub fn processes(&self) -> Vec<(String, Running)> {
         let noted = std::fs::read_dir(self.path("started"))
@@ -193,6 +226,24 @@ fn empty(root: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_elsewhere_is_removed_once_and_nothing_that_is_called_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::make(&dir.path().join("fleet")).unwrap();
+        let [ours, other] = ["aldis-postgres-1", "precious"].map(|name| dir.path().join(name));
+        for (name, path) in [("postgres", &ours), ("mistake", &other)] {
+            std::fs::create_dir(path).unwrap();
+            folder.note_elsewhere(name, path).unwrap();
+        }
+        let said = folder.sweep_elsewhere().unwrap();
+        assert!(
+            said.len() == 1 && said[0].contains("aldis-postgres-1"),
+            "{said:?}"
+        );
+        assert!(!ours.exists() && other.exists());
+        assert!(folder.sweep_elsewhere().unwrap().is_empty());
+    }
 
     #[test]
     fn a_folder_that_a_fleet_laid_out_is_emptied_for_the_next() {

@@ -12,17 +12,14 @@ use super::images;
 use super::network::Plan;
 use crate::fleet::folder::Folder;
 
-/// Removes what bears the name of a network that was noted in a fleet's folder. A line for each. Another's folder is
-/// left alone.
+/// Removes what bears the name of a network that was noted in a fleet's folder, and folders elsewhere that were. A
+/// line for each. Another's folder is left alone.
 pub fn sweep(folder: &Path) -> anyhow::Result<Vec<String>> {
     let Ok(Some(folder)) = Folder::find(folder) else {
         return Ok(Vec::new());
     };
-    let Ok(notes) = folder.path("networks").read_dir() else {
-        return Ok(Vec::new());
-    };
-    let mut said = Vec::new();
-    for note in notes {
+    let mut said = folder.sweep_elsewhere()?;
+    for note in folder.path("networks").read_dir().into_iter().flatten() {
         let note = note.context("read the notes of a fleet")?.path();
         let Some(mut found) = sweep_noted(&note)? else {
             continue;

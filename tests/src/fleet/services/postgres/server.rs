@@ -21,7 +21,7 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::settings::{DOORS, Primary, Settings, Tools};
-use crate::fleet::folder::Folder;
+use crate::fleet::folder::{ELSEWHERE, Folder};
 use crate::fleet::process::Process;
 use crate::fleet::services::place::Place;
 use crate::fleet::services::secret::Secret;
@@ -223,10 +223,11 @@ impl<'a> Starting<'a> {
 fn elsewhere(folder: &Folder, name: &str) -> anyhow::Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     folder.root().hash(&mut hasher);
-    let path = std::env::temp_dir().join(format!("aldis-{name}-{:016x}", hasher.finish()));
+    let path = std::env::temp_dir().join(format!("{ELSEWHERE}{name}-{:016x}", hasher.finish()));
     if path.symlink_metadata().is_ok() {
         std::fs::remove_dir_all(&path).with_context(|| format!("empty {}", path.display()))?;
     }
+    folder.note_elsewhere(name, &path)?;
     // Fails where somebody else was quicker.
     std::fs::DirBuilder::new()
         .mode(0o700)
