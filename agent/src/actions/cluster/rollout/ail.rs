@@ -12,13 +12,13 @@
 //! | not ready, three restarts during the wait | at once | the same, where no look ever met the waiting state |
 //! | no node takes it | half the patience, at most 60 s | an autoscaler may add a node |
 //! | the controller cannot make pods (quota, admission) | 10 s | quota is freed by pods that end |
-//! | nothing gets better | the patience (`failAfterNoProgress`) | |
+//! | nothing gets better; readiness that comes and goes is nothing better | the patience (`failAfterNoProgress`) | |
 
 use std::time::Duration;
 
 use super::super::deployment::Live;
 use super::LogOf;
-use super::pod::{Container, Pod, cut};
+use super::pod::{Container, Pod, cut, times};
 
 const HICCUP: Duration = Duration::from_secs(5);
 const LONGEST_UNSCHEDULED: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) struct Ail {
     pub(super) log: Option<LogOf>,
 }
 
-/// A pod that does not serve and does not say why.
+/// A pod that does not serve, or not for long, and does not say why.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Unready {
     pub(super) line: String,
@@ -105,7 +105,7 @@ pub(super) fn of_container(pod: &Pod, container: &Container, restarted: i64) -> 
         }),
     };
     let ended = container.ended.as_deref().unwrap_or("it ended");
-    let crashes = format!("restarted {} times, {ended}", container.restarts);
+    let crashes = format!("restarted {}, {ended}", times(container.restarts));
     match &container.waiting {
         Some((reason, message)) => match reason.as_str() {
             "InvalidImageName" | "ErrImageNeverPull" => {
@@ -146,9 +146,15 @@ pub(super) fn not_made(live: &Live) -> Option<Ail> {
 }
 
 impl Unready {
-    pub(super) fn of(pod: &Pod) -> Self {
+    /// `lost` says how often it was ready and then was not.
+    pub(super) fn of(pod: &Pod, lost: usize) -> Self {
         let name = &pod.name;
-        let Some(container) = pod.containers.iter().find(|container| !container.ready) else {
+        let first = match lost {
+            0 => None,
+            _ => pod.containers.first(),
+        };
+        let unready = pod.containers.iter().find(|container| !container.ready);
+        let Some(container) = unready.or(first) else {
             let says = if pod.containers.is_empty() {
                 "no container has been started yet"
             } else {
@@ -157,7 +163,14 @@ impl Unready {
             let line = format!("pod {name}: {says}");
             return Self { line, log: None };
         };
-        let line = format!("pod {name}, container {}", container.line());
+        let line = match lost {
+            0 => format!("pod {name}, container {}", container.line()),
+            _ => format!(
+                "pod {name} was ready and became unready again {}, container {}",
+                times(lost as u64),
+                container.line()
+            ),
+        };
         let log = container.running.then(|| LogOf {
             pod: name.clone(),
             container: container.name.clone(),
