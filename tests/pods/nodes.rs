@@ -20,6 +20,8 @@ use crate::{alone_on_real_nodes, real_nodes};
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
+/// Ready for long enough that a kubelet sees it, and unready for as long.
+const FLAPPING: &str = "shop/checkout:v2-flapping-3s";
 const TARGET: &str = "eu-west/prod-1";
 
 /// A node that is switched off is found out after 51 s.
@@ -94,6 +96,37 @@ async fn a_release_for_which_the_node_has_no_room_is_put_back_and_the_scheduler_
     for word in ["Unschedulable", "Insufficient cpu", TARGET] {
         assert!(said.contains(word), "the verdict names {word}: {said}");
     }
+    assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_stay_ready_is_put_back_and_the_verdict_says_which_pod_and_how_often()
+ {
+    let Some(fleet) = real_nodes("readiness that flaps").await else {
+        return;
+    };
+    let stage = Stage::shared(fleet, "flapping").await;
+    let mut app = stage.application(&[OLD]);
+    // Longer than it ever stays ready.
+    app.min_ready = Duration::from_secs(8);
+    stage.release_on(TARGET, &app).await.unwrap();
+    stage.publish(&[FLAPPING]).await.unwrap();
+    let job = stage.submit(&impatient(&stage, FLAPPING)).await.unwrap();
+    let (code, view) = stage.ended(&job).await.unwrap();
+    let said = told(&stage, &job, code).await;
+    assert_eq!((code, rests(&view)), (4, vec!["restored"]), "{said}");
+    let words = [
+        TARGET,
+        "wait_rollout",
+        "has not moved",
+        "was ready and became unready again",
+        "times, container app: running",
+    ];
+    for word in words {
+        assert!(said.contains(word), "the verdict names {word}: {said}");
+    }
+    let name = said.split("pod checkout-").nth(1).expect("a pod's name");
+    assert!(name.contains(" was ready"), "{said}");
     assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);
 }
 
