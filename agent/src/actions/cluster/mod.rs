@@ -194,6 +194,21 @@ impl Actions for Cluster {
         }
     }
 
+    async fn explain(&self, call: &Call) -> Vec<String> {
+        match call.action {
+            Action::HttpProbe => match input::read(call) {
+                Ok(with) => self.ailing(&with, Deadline::after(call.timeout)).await,
+                Err(_) => Vec::new(),
+            },
+            // A wait's own verdict says it; the others are about no pods.
+            Action::KubeWait
+            | Action::KubeGet
+            | Action::KubeResolveTemplate
+            | Action::KubeRolloutUndo
+            | Action::KubeSetImage => Vec::new(),
+        }
+    }
+
     async fn capture(&self, call: &Call) -> Result<Before, Trouble> {
         if !input::writes(call) {
             return Ok(Value::Null);

@@ -17,8 +17,8 @@
 use std::time::Duration;
 
 use super::super::deployment::Live;
-use super::LogOf;
 use super::pod::{Container, Pod, cut, times};
+use super::{LogOf, some};
 
 const HICCUP: Duration = Duration::from_secs(5);
 const LONGEST_UNSCHEDULED: Duration = Duration::from_secs(60);
@@ -126,6 +126,31 @@ pub(super) fn of_container(pod: &Pod, container: &Container, restarted: i64) -> 
             Some(found("crash loop", crashes, Duration::ZERO, Some(true)))
         }
         None => None,
+    }
+}
+
+/// What ails pods that were not watched, by one look: those that do not serve, and those that serve again after a
+/// container ended. Nothing of the others.
+pub(in crate::actions::cluster) fn ailing(pods: &[Pod]) -> Vec<String> {
+    some(pods.iter().filter_map(of_pod).collect())
+}
+
+fn of_pod(pod: &Pod) -> Option<String> {
+    if let Some(message) = &pod.unscheduled {
+        return Some(Ail::unscheduled(pod, message, Duration::ZERO).line());
+    }
+    let mut containers = pod.containers.iter();
+    let ail = containers.find_map(|container| of_container(pod, container, container.restarts));
+    if let Some(ail) = ail {
+        return Some(ail.line());
+    }
+    let ended = pod
+        .containers
+        .iter()
+        .find(|container| container.restarts > 0);
+    match ended {
+        Some(ended) => Some(format!("pod {}, container {}", pod.name, ended.line())),
+        None => (!pod.ready).then(|| Unready::of(pod, 0).line),
     }
 }
 

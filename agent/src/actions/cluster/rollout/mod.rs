@@ -19,6 +19,7 @@ use std::time::Duration;
 use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
 
+pub(super) use self::ail::ailing;
 use self::ail::{Ail, Unready};
 pub(super) use self::pod::Pod;
 use self::pod::times;
@@ -355,13 +356,8 @@ impl Watch {
         let mut evidence: Vec<String> = self.ails.iter().map(Ail::line).collect();
         evidence.dedup();
         evidence.extend(self.unready.iter().map(|unready| unready.line.clone()));
-        let left = evidence.len().saturating_sub(MOST_PODS);
-        evidence.truncate(MOST_PODS);
-        if left > 0 {
-            evidence.push(format!("{left} more like these"));
-        }
         Stuck {
-            failure: failure.with_evidence(evidence),
+            failure: failure.with_evidence(some(evidence)),
             log: self.log(),
         }
     }
@@ -370,6 +366,16 @@ impl Watch {
         let of_ail = self.ails.iter().find_map(|ail| ail.log.clone());
         of_ail.or_else(|| self.unready.iter().find_map(|unready| unready.log.clone()))
     }
+}
+
+/// Those that are told.
+fn some(mut lines: Vec<String>) -> Vec<String> {
+    let left = lines.len().saturating_sub(MOST_PODS);
+    lines.truncate(MOST_PODS);
+    if left > 0 {
+        lines.push(format!("{left} more like these"));
+    }
+    lines
 }
 
 impl Best {

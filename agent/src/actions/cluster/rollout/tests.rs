@@ -409,6 +409,30 @@ fn pods_that_run_and_do_not_serve_are_told_with_whose_log_to_read() {
 }
 
 #[test]
+fn without_a_watch_a_pod_that_ended_is_told_though_it_runs_again_and_a_sound_one_is_not() {
+    let sound = json!({"name": "app", "ready": true, "restartCount": 0, "state": {"running": {}}});
+    let again = json!({
+        "name": "app", "ready": true, "restartCount": 1, "state": {"running": {}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+    });
+    let ready = |container: &Value| {
+        let mut pod = pod(container);
+        pod.ready = true;
+        pod
+    };
+    assert_eq!(ailing(&[ready(&sound)]), [""; 0]);
+    assert_eq!(
+        ailing(&[ready(&sound), ready(&again), waiting("CrashLoopBackOff", 3)]),
+        [
+            "pod p-1, container app: running, ready, restarted once, ended last with exit code 1 (Error)",
+            "pod p-1, container app: CrashLoopBackOff: restarted 3 times, exit code 1 (Error)",
+        ]
+    );
+    let many = vec![waiting("CrashLoopBackOff", 3); 5];
+    assert_eq!(ailing(&many)[3], "2 more like these");
+}
+
+#[test]
 fn an_undo_waits_for_as_much_as_there_was() {
     let goal = |complete, updated, available| {
         Goal::AsBefore(Completeness {
