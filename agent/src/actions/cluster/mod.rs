@@ -21,7 +21,9 @@
 //! | `server`, `error`, `paths` | sending, with deadlines and bounds; what an error means |
 //! | `deployment`, `patch`, `references`, `rollout`, `owners` | pure: reading, requests, judgements |
 //! | `get`, `write`, `wait`, `resolve_template`, `probe` | the actions |
+//! | `behind` | what ails the pods that a probe was about |
 
+mod behind;
 mod connect;
 mod deployment;
 mod error;

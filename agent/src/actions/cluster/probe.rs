@@ -31,10 +31,9 @@ use super::deployment::text;
 use super::error::{Error, chain};
 use super::paths::{POD, Resource, resource};
 use super::rights::{Right, Use, right};
-use super::rollout;
 use super::server::{Deadline, Shape};
 
-const SERVICE: Resource = resource("Service", "/api/v1", "services");
+pub(super) const SERVICE: Resource = resource("Service", "/api/v1", "services");
 const SLICE: Resource = resource(
     "EndpointSlice",
     "/apis/discovery.k8s.io/v1",
@@ -146,31 +145,6 @@ impl Cluster {
     pub(super) async fn probed(&self, with: &HttpProbe, deadline: Deadline) -> Result<(), Trouble> {
         checked(with).map_err(Trouble::refused)?;
         self.backends(with, deadline).await.map(|_| ())
-    }
-
-    /// What ails the pods behind the service, also those that no sample reached: where a container has no readiness
-    /// probe, one that crashes counts as ready until it does, and only the samples notice.
-    pub(super) async fn ailing(&self, with: &HttpProbe, deadline: Deadline) -> Vec<String> {
-        let pods = match with.via {
-            Via::PortForward => self.pods_behind(with, deadline).await,
-            Via::Direct => None,
-        };
-        rollout::ailing(&pods.unwrap_or_default())
-    }
-
-    async fn pods_behind(&self, with: &HttpProbe, deadline: Deadline) -> Option<Vec<rollout::Pod>> {
-        let namespace = Some(with.namespace.as_str());
-        let path = SERVICE.one(namespace, &with.service).ok()?;
-        let found = self
-            .server
-            .find(&path, Shape::Whole, deadline)
-            .await
-            .ok()??;
-        let params = ListParams::default().labels(&selector(&found)?);
-        let path = POD.all(namespace).ok()?;
-        let pods = self.server.list(&path, &params, Shape::Whole, deadline);
-        let pods = pods.await.ok()?;
-        Some(pods.iter().filter_map(rollout::Pod::read).collect())
     }
 
     /// One request on a connection of its own. A pod that went away meanwhile is asked no more: another one is.
@@ -407,16 +381,6 @@ fn port_name(found: &Value, with: &HttpProbe) -> Result<String, Failure> {
         .with_evidence(vec![format!("it has {}", present.join(", "))]))
 }
 
-/// Which pods are the Service's. One without a selector has pods that nobody can name.
-fn selector(found: &Value) -> Option<String> {
-    let labels = found.pointer("/spec/selector")?.as_object()?;
-    let each = labels
-        .iter()
-        .map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
-    let each = each.collect::<Option<Vec<_>>>()?;
-    (!each.is_empty()).then(|| each.join(","))
-}
-
 /// Ready pods and the port behind `name`, in the order of their names.
 fn ready(slices: &[Value], name: &str) -> Vec<Backend> {
     let mut found = BTreeMap::new();
@@ -496,7 +460,6 @@ fn errors(samples: &[Sample]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::selector as selector_of;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -553,15 +516,6 @@ mod tests {
             port: 8080,
         };
         assert_eq!(ready(&[slice], "web"), [pod("a"), pod("b")]);
-    }
-
-    #[test]
-    fn the_pods_of_a_service_are_those_of_its_selector_and_never_all_of_the_namespace() {
-        let of = |selector: Value| selector_of(&json!({"spec": {"selector": selector}}));
-        let both = of(json!({"app": "checkout", "tier": "web"}));
-        assert_eq!(both.as_deref(), Some("app=checkout,tier=web"));
-        assert_eq!(of(json!({})), None);
-        assert_eq!(selector_of(&json!({"spec": {}})), None);
     }
 
     #[test]
