@@ -20,16 +20,20 @@ use crate::{alone_on_real_nodes, real_nodes};
 
 const OLD: &str = "shop/checkout:v1";
 const NEW: &str = "shop/checkout:v2";
+/// Ready for long enough that a kubelet sees it, and unready for as long.
+const FLAPPING: &str = "shop/checkout:v2-flapping-3s";
+/// Serves errors, so that no look at its health in between finds it well.
+const CRASHING: &str = "shop/checkout:v2-failing-crash-after-3s";
 const TARGET: &str = "eu-west/prod-1";
 
 /// A node that is switched off is found out after 51 s.
 const FOUND_OUT: Duration = Duration::from_secs(150);
 
-/// `deploy-image` on one cluster, which gives up after 20 s without progress.
+/// `deploy-image` on one cluster, which gives up after 20 s without progress, and after 7 s without health.
 fn impatient(stage: &Stage, image: &str) -> Vec<String> {
     let changes = [
         ("failAfterNoProgress: 2m", "failAfterNoProgress: 20s"),
-        ("retry: {max: 5, delay: 2s", "retry: {max: 2, delay: 1s"),
+        ("retry: {max: 5, delay: 2s", "retry: {max: 3, delay: 1s"),
     ];
     let text = runbooks::deploy("deploy-impatiently", &changes);
     let file = stage.file("deploy.yaml", &text).unwrap();
@@ -92,6 +96,61 @@ async fn a_release_for_which_the_node_has_no_room_is_put_back_and_the_scheduler_
     assert_eq!((code, rests(&view)), (4, vec!["restored"]));
     let said = told(&stage, &job, 4).await;
     for word in ["Unschedulable", "Insufficient cpu", TARGET] {
+        assert!(said.contains(word), "the verdict names {word}: {said}");
+    }
+    assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_stay_ready_is_put_back_and_the_verdict_says_which_pod_and_how_often()
+ {
+    let Some(fleet) = real_nodes("readiness that flaps").await else {
+        return;
+    };
+    let stage = Stage::shared(fleet, "flapping").await;
+    let mut app = stage.application(&[OLD]);
+    // Longer than it ever stays ready.
+    app.min_ready = Duration::from_secs(8);
+    stage.release_on(TARGET, &app).await.unwrap();
+    stage.publish(&[FLAPPING]).await.unwrap();
+    let job = stage.submit(&impatient(&stage, FLAPPING)).await.unwrap();
+    let (code, view) = stage.ended(&job).await.unwrap();
+    let said = told(&stage, &job, code).await;
+    assert_eq!((code, rests(&view)), (4, vec!["restored"]), "{said}");
+    let words = [
+        TARGET,
+        "wait_rollout",
+        "has not moved",
+        "was ready and became unready again",
+        "times, container app: running",
+    ];
+    for word in words {
+        assert!(said.contains(word), "the verdict names {word}: {said}");
+    }
+    let name = said.split("pod checkout-").nth(1).expect("a pod's name");
+    assert!(name.contains(" was ready"), "{said}");
+    assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);
+}
+
+#[tokio::test]
+async fn a_release_that_counts_as_ready_and_crashes_fails_its_health_and_the_verdict_says_that_it_crashed()
+ {
+    let Some(fleet) = real_nodes("a crash without a probe").await else {
+        return;
+    };
+    let stage = Stage::shared(fleet, "crash-unprobed").await;
+    let mut app = stage.application(&[OLD]);
+    // Nobody asks it how it is, so that it is rolled out as soon as it runs.
+    app.container.probes = None;
+    stage.release_on(TARGET, &app).await.unwrap();
+    stage.publish(&[CRASHING]).await.unwrap();
+    let job = stage.submit(&impatient(&stage, CRASHING)).await.unwrap();
+    let (code, view) = stage.ended(&job).await.unwrap();
+    let said = told(&stage, &job, code).await;
+    assert_eq!((code, rests(&view)), (4, vec!["restored"]), "{said}");
+    let failure = view.targets[&name(TARGET)].failure.as_ref().unwrap();
+    assert_eq!(failure.step, Some("health".into()), "{said}");
+    for word in ["pod checkout-", "container app", "restarted", "exit code 1"] {
         assert!(said.contains(word), "the verdict names {word}: {said}");
     }
     assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);

@@ -244,6 +244,12 @@ pub trait Actions: Send + Sync {
     /// that never happened and on work already undone. Returns when what was captured is back and the rollout at least
     /// as complete as it was. Where somebody else changed the object since, [`Trouble::Failed`] names them.
     async fn undo(&self, call: &Call, effect: &Effect, progress: &Progress) -> Result<(), Trouble>;
+
+    /// What ails that which a reading was about, for people. Asked once, when what was read does not hold and will not
+    /// be read again; it stands beside that failure and never in its place, so where it cannot be told there is none.
+    async fn explain(&self, _call: &Call) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use crate::ledger::notes;
 /// A reading that is over before this is not reported as running: each report is a write into the store.
 const WORTH_A_WORD: Duration = Duration::from_millis(500);
 
+/// A failure waits so long to be explained: a few small lists, of an API server that has just answered.
+const EXPLAINS: Duration = Duration::from_secs(5);
+
 /// Times that an effect which provably did not happen is begun again within one try of the runbook's.
 const AGAIN: u32 = 3;
 
@@ -301,9 +304,26 @@ impl Forward {
             began,
             self.now(),
         );
+        let concluded = self.explained(one, concluded).await;
         let decided = !matches!(concluded.state, StepState::Running { .. });
         self.take(&one.step, concluded, after, decided || intended)
             .await
+    }
+
+    /// What was read and does not hold, with what ails that which it is about; before the rest, which is longer.
+    async fn explained(&self, one: &Try, mut concluded: StepProgress) -> StepProgress {
+        let StepState::Failed { failure, .. } = &mut concluded.state else {
+            return concluded;
+        };
+        // Any other failure explains itself, or forbids to look.
+        let was_read = matches!(failure.kind.as_str(), "require" | "until");
+        if was_read && one.action.effect() == Effect::Read {
+            let call = self.call_of(one);
+            let explain = self.run.parts.actions.explain(&call);
+            let lines = tokio::time::timeout(EXPLAINS, explain).await;
+            failure.evidence.splice(0..0, lines.unwrap_or_default());
+        }
+        concluded
     }
 
     /// Takes a step's new state: into the journal where it must be there, into the reports, into what core looks at.

@@ -463,6 +463,41 @@ async fn a_stamp_that_no_record_foretold_means_a_lost_journal() {
 }
 
 #[tokio::test]
+async fn what_was_read_and_does_not_hold_is_told_with_what_ails_it_first() {
+    let mut rig = Rig::new().await;
+    rig.hooked
+        .explain_by("pod checkout-1, container app: ended");
+    let gate = json!({
+        "id": "gate", "use": "kube.get", "with": {"kind": "Deployment", "name": "gate", "namespace": "shop"},
+        "require": "steps.gate.outputs.found",
+    });
+    let assignment = rig.assignment(json!([gate]), 1).await;
+    rig.order(&assignment, Wanted::Go).await;
+    let (outcome, _) = rig.ended(1).await;
+    let told = &why(&outcome).evidence;
+    assert_eq!(told[0], "pod checkout-1, container app: ended", "{told:?}");
+    assert!(told[1].starts_with("require: "), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_reading_that_the_policy_does_not_allow_is_not_explained_by_another() {
+    let mut rig = Rig::new()
+        .await
+        .under_policy("actions: [kube.set-image]")
+        .await;
+    rig.hooked
+        .explain_by("pod checkout-1, container app: ended");
+    let assignment = rig.assignment(json!([wait("wait")]), 1).await;
+    rig.order(&assignment, Wanted::Go).await;
+    let (outcome, _) = rig.ended(1).await;
+    assert_eq!(why(&outcome).kind, "policy");
+    assert!(
+        !format!("{outcome:?}").contains("checkout-1"),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_step_that_waits_is_tried_until_it_holds() {
     let mut rig = Rig::new().await;
     let gate = json!({

@@ -51,6 +51,7 @@ struct State {
     apply: Scripted<Applied>,
     observe: Scripted<Observed>,
     identity: Option<ClusterIdentity>,
+    explains: Vec<String>,
 }
 
 impl Hooked {
@@ -110,6 +111,11 @@ impl Hooked {
     /// Answers the next looks with these.
     pub(crate) fn answer_observe(&self, answer: Result<Observed, Trouble>) {
         self.state.lock().unwrap().observe.push_back(answer);
+    }
+
+    /// Says so, when it is asked what ails that which was read.
+    pub(crate) fn explain_by(&self, line: &str) {
+        self.state.lock().unwrap().explains = vec![line.to_owned()];
     }
 
     /// Is another cluster from here on.
@@ -244,5 +250,9 @@ impl Actions for Hooked {
         let undone = self.inner.undo(call, effect, progress).await;
         self.reach(Point::AfterUndo).await;
         undone
+    }
+
+    async fn explain(&self, _call: &Call) -> Vec<String> {
+        self.state.lock().unwrap().explains.clone()
     }
 }

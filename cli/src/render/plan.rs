@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::job::wave_name;
 use super::standing::named;
 use super::text::{Line, Tone, count, wrap};
-use super::time::span;
+use super::time::{span, timeless};
 
 /// Targets named in the line of a wave; more are counted by region.
 const WAVE_NAMES: usize = 12;
@@ -191,15 +191,22 @@ impl Drawing<'_> {
 
     /// What to know before approving.
     fn remarks(&self) -> Vec<Line> {
+        let mut exact: Folded<String> = Folded::default();
         let mut remarks: Folded<String> = Folded::default();
         for (target, part) in &self.plan().parts {
             for remark in remarks_of(part) {
-                remarks.add(remark, target);
+                remarks.add(timeless(&remark), target);
+                exact.add(remark, target);
             }
         }
         let mut lines: Vec<Line> = remarks
             .iter()
             .map(|(remark, targets)| {
+                let mut alike = exact.iter().filter(|(one, _)| timeless(one) == *remark);
+                let remark = match (alike.next(), alike.next()) {
+                    (Some((only, _)), None) => only,
+                    (Some(_), Some(_)) | (None, _) => remark,
+                };
                 let mut line = Line::of(Tone::Warn, "  ! ");
                 line.push(Tone::Strong, self.some(targets));
                 line.push(Tone::Plain, format!("  {remark}"));
@@ -660,6 +667,33 @@ mod tests {
           1 failure is accepted; beyond that nothing more is begun; targets that were helped stay so.
           digest [short digest]
         ");
+    }
+
+    #[test]
+    fn a_remark_that_differs_by_its_time_alone_is_told_once_and_in_full_with_each_time() {
+        let mut plan = plan(&["eu-west/prod-1", "us-east/prod-1"]);
+        for (part, second) in plan.parts.values_mut().zip(17..) {
+            part.steps[0].owners.push(ObjectOwner {
+                system: "field manager".into(),
+                name: "someone".into(),
+                would_revert: false,
+                evidence: format!(
+                    "someone wrote the pod template at 2026-11-25T23:08:{second}Z; no more"
+                ),
+            });
+        }
+        let view = shown(plan);
+        let folded = draw(&view, Detail::Folded);
+        assert_eq!(folded.matches("is owned by").count(), 1, "{folded}");
+        assert!(
+            folded.contains("! all 2 targets  ") && folded.contains("at different times; no more)"),
+            "{folded}"
+        );
+        let full = draw(&view, Detail::Full);
+        assert!(
+            full.contains("23:08:17Z") && full.contains("23:08:18Z"),
+            "{full}"
+        );
     }
 
     #[test]

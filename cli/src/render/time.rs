@@ -50,6 +50,20 @@ pub fn rfc3339(at: Timestamp) -> String {
         .to_string()
 }
 
+/// A text without the moments in it: what tells whether two texts say the same of different times, and then says it of
+/// both.
+pub fn timeless(text: &str) -> String {
+    let word = |word: &str| {
+        let moment = word.trim_end_matches([',', ';', ')']);
+        match moment.parse::<jiff::Timestamp>() {
+            Ok(_) => format!("different times{}", &word[moment.len()..]),
+            Err(_) => word.to_owned(),
+        }
+    };
+    let words: Vec<_> = text.split(' ').map(word).collect();
+    words.join(" ")
+}
+
 /// The moment by this machine's clock.
 pub fn now() -> Timestamp {
     let now = jiff::Timestamp::now().as_millisecond();
@@ -71,6 +85,16 @@ mod tests {
     fn lengths_have_two_units_at_most() {
         let said = [0, 58, 72, 7_380, 352_800].map(|s| span(Duration::from_secs(s)));
         assert_eq!(said, ["0s", "58s", "1m12s", "2h03m", "4d02h"]);
+    }
+
+    #[test]
+    fn a_text_without_its_moments_keeps_everything_else() {
+        let text = "someone wrote it at 2026-11-25T23:08:17Z; 2026-11-25, at 3 (or 2026-11-25T23:08:17.5Z)";
+        assert_eq!(
+            timeless(text),
+            "someone wrote it at different times; 2026-11-25, at 3 (or different times)"
+        );
+        assert_eq!(timeless("no  moment"), "no  moment");
     }
 
     #[test]

@@ -236,6 +236,7 @@ impl std::fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Turn => f.write_str("its turn: other jobs stand before it"),
+            Self::RunningJobs { bound: 1 } => f.write_str("its turn: a job runs, and only one may"),
             Self::RunningJobs { bound } => write!(f, "its turn: {bound} jobs run, as many as may"),
             Self::Lock { object, target, by } => {
                 write!(f, "{object} on {target}, held by job {}", by.short())
@@ -243,7 +244,8 @@ impl std::fmt::Display for WaitingOn {
             Self::DriftCheck { targets, names } => {
                 write!(
                     f,
-                    "{targets} agents to confirm that nothing changed since the plan{}",
+                    "{} to confirm that nothing changed since the plan{}",
+                    many(*targets, "agent"),
                     among(*targets, names)
                 )
             }
@@ -285,14 +287,17 @@ impl std::fmt::Display for WaitingOn {
                 write!(f, "the agent of {target}, which refuses its order: {why}")
             }
             Self::DispatchHalted { why } => write!(f, "all dispatch, stopped: {why}"),
-            Self::Barrier { targets, .. } => write!(f, "{targets} targets to reach the barrier"),
+            Self::Barrier { targets, .. } => {
+                write!(f, "{} to reach the barrier", many(*targets, "target"))
+            }
             Self::Slot {
                 targets,
                 max_parallel,
             } => {
                 write!(
                     f,
-                    "a slot for {targets} targets (maxParallel {max_parallel})"
+                    "a slot for {} (maxParallel {max_parallel})",
+                    many(*targets, "target")
                 )
             }
             Self::Soak { left, unread, .. } if unread.is_empty() => {
@@ -323,6 +328,14 @@ impl std::fmt::Display for WaitingOn {
     }
 }
 
+/// Such as "1 target" and "3 targets".
+fn many(count: usize, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    }
+}
+
 /// Some of many, in parentheses.
 fn among(count: usize, names: &[TargetName]) -> String {
     if names.is_empty() {
@@ -332,5 +345,37 @@ fn among(count: usize, names: &[TargetName]) -> String {
     match count.saturating_sub(names.len()) {
         0 => format!(" ({})", shown.join(", ")),
         more => format!(" ({} and {more} more)", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_told_as_many() {
+        let says = |on: WaitingOn, words: &str| assert_eq!(on.to_string(), words);
+        let barrier = |targets| WaitingOn::Barrier {
+            segment: 0,
+            targets,
+        };
+        says(barrier(1), "1 target to reach the barrier");
+        says(barrier(2), "2 targets to reach the barrier");
+        let slot = |targets| WaitingOn::Slot {
+            targets,
+            max_parallel: 4,
+        };
+        says(slot(1), "a slot for 1 target (maxParallel 4)");
+        says(slot(3), "a slot for 3 targets (maxParallel 4)");
+        let check = WaitingOn::DriftCheck {
+            targets: 1,
+            names: Vec::new(),
+        };
+        says(
+            check,
+            "1 agent to confirm that nothing changed since the plan",
+        );
+        let full = WaitingOn::RunningJobs { bound: 1 };
+        says(full, "its turn: a job runs, and only one may");
     }
 }

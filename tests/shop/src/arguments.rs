@@ -52,6 +52,9 @@ struct Misbehaving {
     /// Fail the probes: never be ready
     #[arg(long)]
     never_ready: bool,
+    /// Be ready so long, then not ready so long, and so on
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "never_ready")]
+    flap: Option<Duration>,
     /// End as soon as started
     #[arg(long)]
     crash_at_start: bool,
@@ -72,14 +75,15 @@ impl Arguments {
             None if given.crash_at_start => Crash::AtStart,
             None => Crash::Never,
         };
+        let probes = match given.flap {
+            Some(time) => Probes::Flapping(time),
+            None if given.never_ready => Probes::Failing,
+            None => Probes::Honest,
+        };
         Behaviour {
             delay: given.delay,
             failing: Share::of(given.fail_percent),
-            probes: if given.never_ready {
-                Probes::Failing
-            } else {
-                Probes::Honest
-            },
+            probes,
             crash,
             leak: given.leak_mib,
         }

@@ -6,19 +6,24 @@
 //! | `slow-300ms` | takes that much longer for each request | `1s` |
 //! | `failing-30pct` | answers 500 to that share of requests, in turn | all |
 //! | `unready` | fails its probes: never ready, and `/healthz` says 500 | |
+//! | `flapping-2s` | is ready for so long, then as `unready` for so long, and so on | `5s` |
 //! | `crash` | ends as soon as it has started | |
 //! | `crash-after-30s` | serves that long, then ends | |
 //! | `leaking-8mib` | keeps that much more memory every second | `8mib` |
 //! | `broken`, `does-not-exist` | cannot be pulled: nobody makes that image | |
 //! | `only-in-REGION-CLUSTER` | cannot be pulled in any other cluster | |
 //!
-//! Two words may stand together; of two crashes the one at the start is the one that is seen.
+//! Two words may stand together; of two crashes the one at the start is the one that is seen, and what is never ready
+//! does not flap.
 
 use std::fmt;
 use std::time::Duration;
 
 const SLOW: Duration = Duration::from_secs(1);
 const LEAK: u64 = 8;
+
+/// Longer than a kubelet needs to see either half, with a probe each second of which two must fail.
+const FLAP: Duration = Duration::from_secs(5);
 
 /// A release of the shop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub struct Share(u8);
 pub enum Probes {
     /// How it is.
     Honest,
+    /// That it is ready and that it is not in turn, each for so long. Ready first.
+    Flapping(Duration),
     /// That it is not ready, for ever.
     Failing,
 }
@@ -158,11 +165,7 @@ impl Behaviour {
         Self {
             delay: delay.unwrap_or(Duration::ZERO),
             failing: failing.unwrap_or(Share::NONE),
-            probes: if tag.contains("unready") {
-                Probes::Failing
-            } else {
-                Probes::Honest
-            },
+            probes: Probes::of_tag(tag),
             crash,
             leak: leak.unwrap_or(0),
         }
@@ -180,8 +183,10 @@ impl Behaviour {
         if self.failing != Share::NONE {
             add("--fail-percent", Some(self.failing.0.to_string()));
         }
-        if self.probes == Probes::Failing {
-            add("--never-ready", None);
+        match self.probes {
+            Probes::Honest => {}
+            Probes::Flapping(time) => add("--flap", Some(in_units(time))),
+            Probes::Failing => add("--never-ready", None),
         }
         match self.crash {
             Crash::Never => {}
@@ -194,9 +199,10 @@ impl Behaviour {
         all
     }
 
-    /// Whether a request fails, counted from 0 among those of customers (see [`is_of_customers`]).
-    pub fn fails(&self, path: &str, number: u64) -> bool {
-        let unwell = self.probes == Probes::Failing;
+    /// Whether a request fails, counted from 0 among those of customers (see [`is_of_customers`]), to a container
+    /// that has been `up` for so long.
+    pub fn fails(&self, path: &str, number: u64, up: Duration) -> bool {
+        let unwell = self.probes.fail_after(up);
         match path {
             "/readyz" => unwell,
             "/healthz" if unwell => true,
@@ -228,8 +234,10 @@ impl fmt::Display for Behaviour {
         if self.failing != Share::NONE {
             words.push(format!("failing-{}pct", self.failing.0));
         }
-        if self.probes == Probes::Failing {
-            words.push("unready".to_owned());
+        match self.probes {
+            Probes::Honest => {}
+            Probes::Flapping(time) => words.push(format!("flapping-{}", in_units(time))),
+            Probes::Failing => words.push("unready".to_owned()),
         }
         match self.crash {
             Crash::Never => {}
@@ -240,6 +248,25 @@ impl fmt::Display for Behaviour {
             words.push(format!("leaking-{}mib", self.leak));
         }
         formatter.write_str(&words.join("-"))
+    }
+}
+
+impl Probes {
+    fn of_tag(tag: &str) -> Self {
+        match measure(tag, "flapping", &SECONDS_AND_LESS) {
+            _ if tag.contains("unready") => Self::Failing,
+            Some(given) => Self::Flapping(given.map_or(FLAP, Duration::from_millis)),
+            None => Self::Honest,
+        }
+    }
+
+    /// Whether they fail in a container that has been up for so long.
+    pub fn fail_after(self, up: Duration) -> bool {
+        match self {
+            Self::Honest => false,
+            Self::Flapping(time) => up.as_nanos() / time.as_nanos().max(1) % 2 == 1,
+            Self::Failing => true,
+        }
     }
 }
 

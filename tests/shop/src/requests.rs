@@ -3,9 +3,9 @@
 //! | path | says | a bad release |
 //! |---|---|---|
 //! | `/livez` | the process runs | is honest |
-//! | `/readyz` | it may be given requests | `unready` fails it |
+//! | `/readyz` | it may be given requests | `unready` and `flapping` fail it |
 //! | `/metrics` | what Prometheus reads | is honest |
-//! | `/healthz` | how a customer would find it | `unready`, `failing` and `slow` show |
+//! | `/healthz` | how a customer would find it | `unready`, `flapping`, `failing` and `slow` show |
 //! | `/version` | its release | `failing` and `slow` show |
 //! | `/db` | how often Postgres saw this pod, or 503 and why not | the same |
 //! | `/session` | the hash of its session secret | the same |
@@ -42,6 +42,8 @@ pub(crate) struct Shop {
     pub(crate) release: String,
     pub(crate) pod: String,
     pub(crate) behaviour: Behaviour,
+    /// When it began to serve.
+    pub(crate) since: Instant,
     pub(crate) phase: phase::Receiver,
     pub(crate) metrics: Metrics,
     pub(crate) log: Requests,
@@ -135,7 +137,10 @@ impl Shop {
         if !self.behaviour.delay.is_zero() {
             tokio::time::sleep(self.behaviour.delay).await;
         }
-        if self.behaviour.fails(route.name(), number) {
+        if self
+            .behaviour
+            .fails(route.name(), number, self.since.elapsed())
+        {
             return self.plain(StatusCode::INTERNAL_SERVER_ERROR);
         }
         match route {
@@ -151,7 +156,8 @@ impl Shop {
     }
 
     fn is_ready(&self) -> bool {
-        *self.phase.borrow() == Phase::Serving && !self.behaviour.fails("/readyz", 0)
+        *self.phase.borrow() == Phase::Serving
+            && !self.behaviour.probes.fail_after(self.since.elapsed())
     }
 
     fn scraped(&self) -> Answer {

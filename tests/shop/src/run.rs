@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::arguments::{Arguments, DATABASE_URL};
 use crate::database::Database;
@@ -85,6 +86,7 @@ fn shop(arguments: &Arguments, pod: String, phase: phase::Receiver) -> anyhow::R
     let session = arguments.session_secret.as_deref().map(Session::read);
     Ok(Shop {
         behaviour: arguments.behaviour(),
+        since: Instant::now(),
         metrics: Metrics::new(release),
         log: Requests::new(arguments.log_requests),
         database: Database::new(url.as_deref(), &pod, release),

@@ -56,6 +56,8 @@ pub struct Application {
     pub secrets: Vec<Secret>,
     /// Pods that may be missing in a rollout. Kubernetes' own quarter where it is not said.
     pub max_unavailable: Option<u32>,
+    /// A pod counts as available once it has been ready for so long without a break.
+    pub min_ready: Duration,
     /// Whether all releases but the last are waited for. Not where one of them cannot start.
     pub wait_for_each: bool,
     /// Whether the last release is waited for. Not for one that cannot start.
@@ -84,6 +86,7 @@ impl Application {
             container: Container::default(),
             secrets: Vec::new(),
             max_unavailable: None,
+            min_ready: Duration::ZERO,
             wait_for_each: true,
             wait_for_last: true,
         }

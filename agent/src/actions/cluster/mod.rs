@@ -21,7 +21,9 @@
 //! | `server`, `error`, `paths` | sending, with deadlines and bounds; what an error means |
 //! | `deployment`, `patch`, `references`, `rollout`, `owners` | pure: reading, requests, judgements |
 //! | `get`, `write`, `wait`, `resolve_template`, `probe` | the actions |
+//! | `behind` | what ails the pods that a probe was about |
 
+mod behind;
 mod connect;
 mod deployment;
 mod error;
@@ -191,6 +193,21 @@ impl Actions for Cluster {
                 };
                 Ok(planned::read(call, None, warnings))
             }
+        }
+    }
+
+    async fn explain(&self, call: &Call) -> Vec<String> {
+        match call.action {
+            Action::HttpProbe => match input::read(call) {
+                Ok(with) => self.ailing(&with, Deadline::after(call.timeout)).await,
+                Err(_) => Vec::new(),
+            },
+            // A wait's own verdict says it; the others are about no pods.
+            Action::KubeWait
+            | Action::KubeGet
+            | Action::KubeResolveTemplate
+            | Action::KubeRolloutUndo
+            | Action::KubeSetImage => Vec::new(),
         }
     }
 

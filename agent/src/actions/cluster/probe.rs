@@ -33,7 +33,7 @@ use super::paths::{POD, Resource, resource};
 use super::rights::{Right, Use, right};
 use super::server::{Deadline, Shape};
 
-const SERVICE: Resource = resource("Service", "/api/v1", "services");
+pub(super) const SERVICE: Resource = resource("Service", "/api/v1", "services");
 const SLICE: Resource = resource(
     "EndpointSlice",
     "/apis/discovery.k8s.io/v1",
@@ -91,11 +91,17 @@ const READ: &[Use] = &[Use::Plan, Use::Apply];
 
 /// What the action needs; nothing of it where it asks an address directly. To forward a port is `get` by older API
 /// servers and `create` by newer ones, which ask for both.
-pub(super) const RIGHTS: [Right; 4] = [
+pub(super) const RIGHTS: [Right; 5] = [
     right("get", SERVICE, READ, "to know the ports of the service"),
     right("list", SLICE, READ, "to find the pods behind the service"),
     right("get", POD, &[Use::Apply], FORWARD).on("portforward"),
     right("create", POD, &[Use::Apply], FORWARD).on("portforward"),
+    right(
+        "list",
+        POD,
+        &[Use::Apply],
+        "to say what ails the pods of a service that fails",
+    ),
 ];
 
 const FORWARD: &str = "to reach the service through the API server";

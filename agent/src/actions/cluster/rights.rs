@@ -308,6 +308,7 @@ mod tests {
                 ]),
                 Action::KubeRolloutUndo | Action::KubeSetImage => expected(&[&write, &REFERENCES]),
                 Action::HttpProbe => expected(&[&[
+                    "/pods list namespace a",
                     "/pods/portforward create namespace a",
                     "/pods/portforward get namespace a",
                     "/services get namespace pa",
@@ -378,7 +379,7 @@ mod tests {
         };
         assert_eq!(later(Action::KubeGet), 0);
         assert_eq!(later(Action::KubeWait), of(Action::KubeWait).len());
-        assert_eq!(later(Action::HttpProbe), 2);
+        assert_eq!(later(Action::HttpProbe), 3);
     }
 
     #[test]

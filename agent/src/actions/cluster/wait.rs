@@ -136,7 +136,7 @@ impl Cluster {
                 Verdict::Stuck(stuck) => return Err(self.told(&live, stuck, deadline).await),
                 Verdict::Moving => {}
             }
-            let sentence = live.counts.sentence();
+            let sentence = watch.sentence(&live);
             if sentence != said {
                 progress.say(format!("{}: {sentence}", live.object()));
                 said = sentence;

@@ -96,7 +96,7 @@ fn who_owes_an_answer_about_drift_is_named_and_then_counts_as_away() {
     let mut inventory = inventory();
     inventory.drift.remove(&name("b/2"));
     let waiting = rest_at(&mut job, &inventory, NOW);
-    assert!(said(&waiting).contains("1 agents") && said(&waiting).contains("b/2"));
+    assert!(said(&waiting).contains("1 agent to confirm") && said(&waiting).contains("b/2"));
     let wake = decide(&job, &inventory, NOW).wake_at;
     assert_eq!(wake, Some(after(30)), "it looks again by itself");
     rest_at(&mut job, &inventory, after(30));

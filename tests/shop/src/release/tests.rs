@@ -5,11 +5,14 @@ use clap::Parser;
 use super::*;
 use crate::arguments::Arguments;
 
+/// Since when a container has been up, where it does not matter.
+const UP: Duration = Duration::from_secs(7);
+
 fn behaviour(tag: &str) -> Behaviour {
     *Release::of_tag(tag).behaviour()
 }
 
-fn each() -> [(&'static str, Behaviour); 9] {
+fn each() -> [(&'static str, Behaviour); 10] {
     let good = Behaviour::GOOD;
     let millis = Duration::from_millis;
     [
@@ -39,6 +42,13 @@ fn each() -> [(&'static str, Behaviour); 9] {
             "unready",
             Behaviour {
                 probes: Probes::Failing,
+                ..good
+            },
+        ),
+        (
+            "flapping-2s",
+            Behaviour {
+                probes: Probes::Flapping(millis(2000)),
                 ..good
             },
         ),
@@ -105,6 +115,7 @@ fn a_word_without_a_measure_has_its_usual_one() {
     );
     assert_eq!(behaviour("v2.18.0-failing").failing, Share::ALL);
     assert_eq!(behaviour("leaking").leak, LEAK);
+    assert_eq!(behaviour("v2-flapping").probes, Probes::Flapping(FLAP));
     assert_eq!(behaviour("v2-crash-after-noon").crash, Crash::AtStart);
 }
 
@@ -143,17 +154,32 @@ fn a_share_takes_exactly_itself_of_any_hundred() {
 fn what_keeps_watch_is_told_the_truth_by_a_release_that_fails_its_customers() {
     let (failing, unready) = (behaviour("failing"), behaviour("unready"));
     for path in ["/", "/healthz", "/db"] {
-        assert!(failing.fails(path, 0), "{path}");
+        assert!(failing.fails(path, 0, UP), "{path}");
     }
     for path in ["/livez", "/readyz", "/metrics"] {
-        assert!(!failing.fails(path, 0), "{path}");
+        assert!(!failing.fails(path, 0, UP), "{path}");
     }
-    let fails = |path: &&str| unready.fails(path, 0);
+    let fails = |path: &&str| unready.fails(path, 0, UP);
     let failed: Vec<&str> = ["/", "/livez", "/readyz", "/healthz"]
         .into_iter()
         .filter(fails)
         .collect();
     assert_eq!(failed, ["/readyz", "/healthz"]);
+}
+
+#[test]
+fn one_that_flaps_is_ready_and_not_in_turn_and_lives_all_the_while() {
+    let flapping = behaviour("v2-flapping-2s");
+    let ready = |path: &str, millis: &[u64]| -> Vec<bool> {
+        let at = |up: &u64| !flapping.fails(path, 0, Duration::from_millis(*up));
+        millis.iter().map(at).collect()
+    };
+    for path in ["/readyz", "/healthz"] {
+        let seen = ready(path, &[0, 1_999, 2_000, 3_999, 4_000]);
+        assert_eq!(seen, [true, true, false, false, true], "{path}");
+    }
+    assert_eq!(ready("/livez", &[0, 2_000]), [true, true]);
+    assert_eq!(behaviour("unready-flapping").probes, Probes::Failing);
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Application {
             },
             "spec": {
                 "replicas": self.replicas,
+                "minReadySeconds": self.min_ready.as_secs(),
                 "progressDeadlineSeconds": self.progress_deadline.as_secs(),
                 "selector": {"matchLabels": app},
                 "template": {

@@ -1,9 +1,11 @@
 //! The application in a pod, as far as anyone outside can tell: answers HTTP by its image, as the shop would (see
 //! [`Release`]), and logs it.
 //!
-//! `/version` says the release, every other path says which pod answers.
+//! `/version` says the release, every other path says which pod answers. A release that flaps does so on real nodes
+//! only: no probe is sent here, and nobody knows since when a container runs.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use aldis_shop::release::{Release, is_of_customers};
 use http::{Request, Response, StatusCode};
@@ -46,7 +48,7 @@ impl Tenant {
             tokio::time::sleep(behaviour.delay).await;
         }
         // Connections share no counter, so each request draws its place.
-        let status = match behaviour.fails(path, rand::random_range(0..100)) {
+        let status = match behaviour.fails(path, rand::random_range(0..100), Duration::ZERO) {
             true => StatusCode::INTERNAL_SERVER_ERROR,
             false => StatusCode::OK,
         };

@@ -12,13 +12,13 @@
 //! | not ready, three restarts during the wait | at once | the same, where no look ever met the waiting state |
 //! | no node takes it | half the patience, at most 60 s | an autoscaler may add a node |
 //! | the controller cannot make pods (quota, admission) | 10 s | quota is freed by pods that end |
-//! | nothing gets better | the patience (`failAfterNoProgress`) | |
+//! | nothing gets better; readiness that comes and goes is nothing better | the patience (`failAfterNoProgress`) | |
 
 use std::time::Duration;
 
 use super::super::deployment::Live;
-use super::LogOf;
-use super::pod::{Container, Pod, cut};
+use super::pod::{Container, Pod, cut, times};
+use super::{LogOf, some};
 
 const HICCUP: Duration = Duration::from_secs(5);
 const LONGEST_UNSCHEDULED: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(super) struct Ail {
     pub(super) log: Option<LogOf>,
 }
 
-/// A pod that does not serve and does not say why.
+/// A pod that does not serve, or not for long, and does not say why.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Unready {
     pub(super) line: String,
@@ -105,7 +105,7 @@ pub(super) fn of_container(pod: &Pod, container: &Container, restarted: i64) -> 
         }),
     };
     let ended = container.ended.as_deref().unwrap_or("it ended");
-    let crashes = format!("restarted {} times, {ended}", container.restarts);
+    let crashes = format!("restarted {}, {ended}", times(container.restarts));
     match &container.waiting {
         Some((reason, message)) => match reason.as_str() {
             "InvalidImageName" | "ErrImageNeverPull" => {
@@ -129,6 +129,31 @@ pub(super) fn of_container(pod: &Pod, container: &Container, restarted: i64) -> 
     }
 }
 
+/// What ails pods that were not watched, by one look: those that do not serve, and those that serve again after a
+/// container ended. Nothing of the others.
+pub(in crate::actions::cluster) fn ailing(pods: &[Pod]) -> Vec<String> {
+    some(pods.iter().filter_map(of_pod).collect())
+}
+
+fn of_pod(pod: &Pod) -> Option<String> {
+    if let Some(message) = &pod.unscheduled {
+        return Some(Ail::unscheduled(pod, message, Duration::ZERO).line());
+    }
+    let mut containers = pod.containers.iter();
+    let ail = containers.find_map(|container| of_container(pod, container, container.restarts));
+    if let Some(ail) = ail {
+        return Some(ail.line());
+    }
+    let ended = pod
+        .containers
+        .iter()
+        .find(|container| container.restarts > 0);
+    match ended {
+        Some(ended) => Some(format!("pod {}, container {}", pod.name, ended.line())),
+        None => (!pod.ready).then(|| Unready::of(pod, 0).line),
+    }
+}
+
 /// The controller could not make a pod at all.
 pub(super) fn not_made(live: &Live) -> Option<Ail> {
     let condition = live.condition("ReplicaFailure")?;
@@ -146,9 +171,15 @@ pub(super) fn not_made(live: &Live) -> Option<Ail> {
 }
 
 impl Unready {
-    pub(super) fn of(pod: &Pod) -> Self {
+    /// `lost` says how often it was ready and then was not.
+    pub(super) fn of(pod: &Pod, lost: usize) -> Self {
         let name = &pod.name;
-        let Some(container) = pod.containers.iter().find(|container| !container.ready) else {
+        let first = match lost {
+            0 => None,
+            _ => pod.containers.first(),
+        };
+        let unready = pod.containers.iter().find(|container| !container.ready);
+        let Some(container) = unready.or(first) else {
             let says = if pod.containers.is_empty() {
                 "no container has been started yet"
             } else {
@@ -157,7 +188,14 @@ impl Unready {
             let line = format!("pod {name}: {says}");
             return Self { line, log: None };
         };
-        let line = format!("pod {name}, container {}", container.line());
+        let line = match lost {
+            0 => format!("pod {name}, container {}", container.line()),
+            _ => format!(
+                "pod {name} was ready and became unready again {}, container {}",
+                times(lost as u64),
+                container.line()
+            ),
+        };
         let log = container.running.then(|| LogOf {
             pod: name.clone(),
             container: container.name.clone(),

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `pod` | how a pod and its containers are read |
 //! | `ail` | why one does not start, and how long each reason is forgiven |
+//! | `readiness` | whether one stays ready |
 
 mod ail;
 mod pod;
+mod readiness;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +19,11 @@ use std::time::Duration;
 use aldis_core::ids::Digest;
 use aldis_core::outcome::Failure;
 
+pub(super) use self::ail::ailing;
 use self::ail::{Ail, Unready};
 pub(super) use self::pod::Pod;
+use self::pod::times;
+use self::readiness::Readiness;
 use super::super::template::{Completeness, changed_since};
 use super::deployment::{Counts, Live};
 
@@ -107,7 +112,8 @@ pub(super) struct Watch {
     restarts: BTreeMap<(String, String), i64>,
     overdue: Option<(Duration, bool)>,
     ails: Vec<Ail>,
-    /// Pods of the last look that do not serve, and for no reason of the table.
+    readiness: Readiness,
+    /// Pods of the last look that do not serve, or not for long, and for no reason of the table.
     unready: Vec<Unready>,
 }
 
@@ -138,6 +144,7 @@ impl Watch {
             restarts: BTreeMap::new(),
             overdue: None,
             ails: Vec::new(),
+            readiness: Readiness::default(),
             unready: Vec::new(),
         }
     }
@@ -148,7 +155,10 @@ impl Watch {
         if let Some(failure) = self.another_template(live) {
             return Verdict::Stuck(Stuck { failure, log: None });
         }
-        if self.goal.reached(&live.counts) {
+        if let Some(pods) = look.pods {
+            self.readiness.look(pods, now);
+        }
+        if self.goal.reached(&live.counts) && !self.is_in_doubt(now) {
             return Verdict::Reached;
         }
         if live.paused {
@@ -173,11 +183,29 @@ impl Watch {
                 "{} has not moved for {} s: {}",
                 live.object(),
                 still.as_secs(),
-                live.counts.sentence()
+                self.sentence(live)
             );
             return Verdict::Stuck(self.explained(Failure::new("noProgress", cause)));
         }
         Verdict::Moving
+    }
+
+    /// How far the rollout has come, for people.
+    pub(super) fn sentence(&self, live: &Live) -> String {
+        let counts = live.counts.sentence();
+        match self.readiness.lost() {
+            0 => counts,
+            lost => format!(
+                "{counts}, pods that were ready became unready again {}",
+                times(lost as u64)
+            ),
+        }
+    }
+
+    /// All pods may be available at one moment and not at the next. What an undo must reach is only what there was
+    /// before, and that may have been no better.
+    fn is_in_doubt(&self, now: Duration) -> bool {
+        self.goal == Goal::RolledOut && self.readiness.is_in_doubt(now)
     }
 
     /// For the end of the time that the step has.
@@ -186,7 +214,7 @@ impl Watch {
             "{} is not rolled out after {} s: {}",
             live.object(),
             after.as_secs(),
-            live.counts.sentence()
+            self.sentence(live)
         );
         self.explained(Failure::new("timeout", cause))
     }
@@ -255,8 +283,11 @@ impl Watch {
 
     fn not_serving(&self, pods: &[Pod]) -> Vec<Unready> {
         let ails = |pod: &Pod| self.ails.iter().any(|ail| ail.pod == pod.name);
-        let unready = pods.iter().filter(|pod| !pod.ready && !ails(pod));
-        unready.map(Unready::of).collect()
+        let lost = |pod: &Pod| self.readiness.lost_by(&pod.name);
+        let unready = pods
+            .iter()
+            .filter(|pod| (!pod.ready || lost(pod) > 0) && !ails(pod));
+        unready.map(|pod| Unready::of(pod, lost(pod))).collect()
     }
 
     /// Keeps since when each reason holds; one that went away starts anew.
@@ -299,7 +330,7 @@ impl Watch {
         let cause = format!(
             "{} passed its progress deadline: {}",
             live.object(),
-            live.counts.sentence()
+            self.sentence(live)
         );
         Some(Failure::new("noProgress", cause))
     }
@@ -325,13 +356,8 @@ impl Watch {
         let mut evidence: Vec<String> = self.ails.iter().map(Ail::line).collect();
         evidence.dedup();
         evidence.extend(self.unready.iter().map(|unready| unready.line.clone()));
-        let left = evidence.len().saturating_sub(MOST_PODS);
-        evidence.truncate(MOST_PODS);
-        if left > 0 {
-            evidence.push(format!("{left} more like these"));
-        }
         Stuck {
-            failure: failure.with_evidence(evidence),
+            failure: failure.with_evidence(some(evidence)),
             log: self.log(),
         }
     }
@@ -340,6 +366,16 @@ impl Watch {
         let of_ail = self.ails.iter().find_map(|ail| ail.log.clone());
         of_ail.or_else(|| self.unready.iter().find_map(|unready| unready.log.clone()))
     }
+}
+
+/// Those that are told.
+fn some(mut lines: Vec<String>) -> Vec<String> {
+    let left = lines.len().saturating_sub(MOST_PODS);
+    lines.truncate(MOST_PODS);
+    if left > 0 {
+        lines.push(format!("{left} more like these"));
+    }
+    lines
 }
 
 impl Best {

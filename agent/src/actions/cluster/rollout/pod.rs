@@ -14,6 +14,8 @@ pub(in crate::actions::cluster) struct Pod {
     pub(super) name: String,
     /// Whether it serves.
     pub(super) ready: bool,
+    /// When that changed last, as the server wrote it; empty where it does not say.
+    pub(super) readiness_dated: String,
     /// Why no node takes it.
     pub(super) unscheduled: Option<String>,
     /// Its containers, init containers too.
@@ -45,6 +47,8 @@ impl Pod {
             return None;
         }
         let status = object.get("status").unwrap_or(&Value::Null);
+        let readiness = status["conditions"].as_array().into_iter().flatten();
+        let mut readiness = readiness.filter(|condition| condition["type"] == "Ready");
         let conditions = conditions(Some(status));
         let unscheduled = conditions
             .iter()
@@ -62,6 +66,10 @@ impl Pod {
             ready: conditions
                 .iter()
                 .any(|c| c.kind == "Ready" && c.status == "True"),
+            readiness_dated: readiness
+                .next()
+                .map(|condition| text(condition, "lastTransitionTime"))
+                .unwrap_or_default(),
             unscheduled,
             containers,
         })
@@ -96,8 +104,12 @@ impl Container {
             Some(ended) => format!(", ended last with {ended}"),
             None => String::new(),
         };
-        let Self { name, restarts, .. } = self;
-        format!("{name}: {state}, not ready, restarted {restarts} times{ended}")
+        let ready = if self.ready { "ready" } else { "not ready" };
+        let restarted = times(self.restarts);
+        format!(
+            "{}: {state}, {ready}, restarted {restarted}{ended}",
+            self.name
+        )
     }
 }
 
@@ -106,6 +118,14 @@ fn ending(terminated: &Value) -> String {
     match text(terminated, "reason").as_str() {
         "" => format!("exit code {code}"),
         reason => format!("exit code {code} ({reason})"),
+    }
+}
+
+/// Such as "once" and "3 times".
+pub(super) fn times(number: impl TryInto<u64>) -> String {
+    match number.try_into().unwrap_or_default() {
+        1 => "once".to_owned(),
+        number => format!("{number} times"),
     }
 }
 

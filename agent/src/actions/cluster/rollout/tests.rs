@@ -218,6 +218,112 @@ fn readiness_that_comes_and_goes_is_no_progress() {
     );
 }
 
+/// A pod whose readiness changed at this second.
+fn dated(ready: bool, second: u32) -> Pod {
+    let status = if ready { "True" } else { "False" };
+    Pod::read(&json!({
+        "metadata": {"name": "p-1"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": status,
+                "lastTransitionTime": format!("2026-11-24T09:00:{second:02}Z")}],
+            "containerStatuses": [{"name": "app", "ready": ready, "state": {"running": {}}}],
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_pod_that_does_not_stay_ready_is_told_with_how_often() {
+    let mut watch = Watch::new(Goal::RolledOut, seconds(20), None);
+    let live = moving();
+    let looks = [
+        (true, 0),
+        (false, 3),
+        (true, 6),
+        (false, 9),
+        (true, 12),
+        (false, 15),
+    ];
+    for (ready, second) in looks {
+        let pods = [dated(ready, second)];
+        let verdict = look(&mut watch, &live, &pods, u64::from(second));
+        assert_eq!(verdict, Verdict::Moving, "{second}");
+    }
+    let failure = stuck(look(&mut watch, &live, &[dated(false, 15)], 20)).failure;
+    assert_eq!(
+        failure.cause,
+        "Deployment shop/checkout has not moved for 20 s: 1 of 3 pods updated, 3 available, \
+         pods that were ready became unready again 3 times"
+    );
+    assert_eq!(
+        failure.evidence,
+        [
+            "pod p-1 was ready and became unready again 3 times, container app: running, not ready, restarted 0 times"
+        ]
+    );
+}
+
+#[test]
+fn a_break_between_two_looks_is_seen_by_its_date() {
+    let mut watch = Watch::new(Goal::RolledOut, seconds(20), None);
+    let live = moving();
+    for second in [0, 4] {
+        look(&mut watch, &live, &[dated(true, second)], u64::from(second));
+    }
+    let failure = stuck(look(&mut watch, &live, &[dated(true, 4)], 20)).failure;
+    assert_eq!(
+        failure.evidence,
+        [
+            "pod p-1 was ready and became unready again once, container app: running, ready, restarted 0 times"
+        ]
+    );
+}
+
+#[test]
+fn a_rollout_is_believed_once_a_pod_that_was_unready_again_has_stayed_ready() {
+    let mut watch = watch();
+    let done = samples::live("a");
+    let mut moving = samples::live("a");
+    moving.counts.available = 2;
+    let mut at = |live: &Live, pod: Pod, at| look(&mut watch, live, &[pod], at);
+    assert_eq!(at(&moving, dated(true, 0), 0), Verdict::Moving);
+    assert_eq!(at(&moving, dated(false, 3), 3), Verdict::Moving);
+    assert_eq!(at(&done, dated(true, 6), 6), Verdict::Moving, "not at once");
+    assert_eq!(at(&done, dated(true, 6), 15), Verdict::Moving);
+    assert_eq!(at(&done, dated(true, 6), 16), Verdict::Reached);
+}
+
+#[test]
+fn a_pod_that_is_gone_or_got_ready_late_holds_up_nothing() {
+    let mut watch = watch();
+    let done = samples::live("a");
+    let mut moving = samples::live("a");
+    moving.counts.available = 2;
+    let mut other = dated(false, 0);
+    other.name = "p-2".into();
+    look(&mut watch, &moving, &[dated(true, 0), other.clone()], 0);
+    look(&mut watch, &moving, &[dated(false, 3), other.clone()], 3);
+    other.ready = true;
+    other.readiness_dated = "2026-11-24T09:00:04Z".into();
+    assert_eq!(look(&mut watch, &done, &[other], 4), Verdict::Reached);
+}
+
+#[test]
+fn an_undo_does_not_ask_for_more_than_there_was() {
+    let before = Completeness {
+        complete: true,
+        updated: 3,
+        available: 3,
+    };
+    let mut watch = Watch::new(Goal::AsBefore(before), PATIENCE, None);
+    let mut moving = samples::live("a");
+    moving.counts.available = 2;
+    look(&mut watch, &moving, &[dated(true, 0)], 0);
+    look(&mut watch, &moving, &[dated(false, 3)], 3);
+    let back = look(&mut watch, &samples::live("a"), &[dated(true, 6)], 6);
+    assert_eq!(back, Verdict::Reached);
+}
+
 #[test]
 fn a_deadline_that_an_earlier_rollout_missed_is_not_held_against_this_one() {
     let mut overdue = moving();
@@ -295,11 +401,35 @@ fn pods_that_run_and_do_not_serve_are_told_with_whose_log_to_read() {
     let stuck = stuck(look(&mut watch, &live, &pods, 120));
     assert_eq!(
         stuck.failure.evidence[0],
-        "pod p-1, container app: running, not ready, restarted 1 times, ended last with exit code 1 (Error)"
+        "pod p-1, container app: running, not ready, restarted once, ended last with exit code 1 (Error)"
     );
     assert_eq!(stuck.failure.evidence.len(), MOST_PODS + 1, "{stuck:?}");
     let log = stuck.log.expect("whose log");
     assert_eq!((log.pod.as_str(), log.previous), ("p-1", false));
+}
+
+#[test]
+fn without_a_watch_a_pod_that_ended_is_told_though_it_runs_again_and_a_sound_one_is_not() {
+    let sound = json!({"name": "app", "ready": true, "restartCount": 0, "state": {"running": {}}});
+    let again = json!({
+        "name": "app", "ready": true, "restartCount": 1, "state": {"running": {}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+    });
+    let ready = |container: &Value| {
+        let mut pod = pod(container);
+        pod.ready = true;
+        pod
+    };
+    assert_eq!(ailing(&[ready(&sound)]), [""; 0]);
+    assert_eq!(
+        ailing(&[ready(&sound), ready(&again), waiting("CrashLoopBackOff", 3)]),
+        [
+            "pod p-1, container app: running, ready, restarted once, ended last with exit code 1 (Error)",
+            "pod p-1, container app: CrashLoopBackOff: restarted 3 times, exit code 1 (Error)",
+        ]
+    );
+    let many = vec![waiting("CrashLoopBackOff", 3); 5];
+    assert_eq!(ailing(&many)[3], "2 more like these");
 }
 
 #[test]
