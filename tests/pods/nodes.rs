@@ -178,16 +178,6 @@ async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_what_returns
     stage.until(&job, "it is at work", at_work).await.unwrap();
     power.signal(Signal::KILL).unwrap();
 
-    // Its pods are listed as they were, for minutes: no word of theirs counts.
-    let pods = Api::<Pod>::namespaced(cluster.client(), &stage.namespace);
-    let listed = pods.list(&Default::default()).await.unwrap().items;
-    let running = |pod: &Pod| {
-        pod.status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Running")
-    };
-    assert!(listed.iter().any(running), "{listed:?}");
     let stuck = |view: &JobView| view.targets[&name(TARGET)].failure.is_some();
     stage.until(&job, "it is no success", stuck).await.unwrap();
     eventually(FOUND_OUT, "Kubernetes finds out", || async {
@@ -196,6 +186,14 @@ async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_what_returns
     })
     .await
     .unwrap();
+    // Its pods are listed as they were, for minutes: no word of theirs counts.
+    let pods = Api::<Pod>::namespaced(cluster.client(), &stage.namespace);
+    let listed = pods.list(&Default::default()).await.unwrap().items;
+    let running = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        status.and_then(|status| status.phase.as_deref()) == Some("Running")
+    };
+    assert!(listed.iter().any(running), "{listed:?}");
 
     std::fs::remove_file(off).unwrap();
     eventually(PATIENCE, "the node is back", || async {
@@ -208,7 +206,7 @@ async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_what_returns
     let said = told(&stage, &job, code).await;
     assert_ne!(code, 0, "{said}");
     assert!(
-        said.contains(TARGET) && said.contains("has not moved"),
+        said.contains(TARGET) && said.contains("has not moved") && said.contains("on node node-1"),
         "{said}"
     );
     assert_ne!(rests(&view), ["changed"], "{said}");

@@ -173,7 +173,7 @@ pub(super) fn not_made(live: &Live) -> Option<Ail> {
 impl Unready {
     /// `lost` says how often it was ready and then was not.
     pub(super) fn of(pod: &Pod, lost: usize) -> Self {
-        let name = &pod.name;
+        let pod_there = pod.and_where();
         let first = match lost {
             0 => None,
             _ => pod.containers.first(),
@@ -183,21 +183,21 @@ impl Unready {
             let says = if pod.containers.is_empty() {
                 "no container has been started yet"
             } else {
-                "its containers are ready and it is not"
+                "its containers are ready and it is not, as when its node is gone"
             };
-            let line = format!("pod {name}: {says}");
+            let line = format!("{pod_there}: {says}");
             return Self { line, log: None };
         };
         let line = match lost {
-            0 => format!("pod {name}, container {}", container.line()),
+            0 => format!("{pod_there}, container {}", container.line()),
             _ => format!(
-                "pod {name} was ready and became unready again {}, container {}",
+                "{pod_there} was ready and became unready again {}, container {}",
                 times(lost as u64),
                 container.line()
             ),
         };
         let log = container.running.then(|| LogOf {
-            pod: name.clone(),
+            pod: pod.name.clone(),
             container: container.name.clone(),
             previous: false,
         });

@@ -12,6 +12,8 @@ const LONGEST_MESSAGE: usize = 300;
 pub(in crate::actions::cluster) struct Pod {
     /// Its name.
     pub(super) name: String,
+    /// The node that it was given to; empty before.
+    pub(super) node: String,
     /// Whether it serves.
     pub(super) ready: bool,
     /// When that changed last, as the server wrote it; empty where it does not say.
@@ -63,6 +65,7 @@ impl Pod {
             .collect();
         Some(Self {
             name: text(metadata, "name"),
+            node: text(&object["spec"], "nodeName"),
             ready: conditions
                 .iter()
                 .any(|c| c.kind == "Ready" && c.status == "True"),
@@ -73,6 +76,16 @@ impl Pod {
             unscheduled,
             containers,
         })
+    }
+}
+
+impl Pod {
+    /// Such as "pod checkout-6f9c-x2k on node worker-7": whoever looks after it looks at its node first.
+    pub(super) fn and_where(&self) -> String {
+        match self.node.as_str() {
+            "" => format!("pod {}", self.name),
+            node => format!("pod {} on node {node}", self.name),
+        }
     }
 }
 

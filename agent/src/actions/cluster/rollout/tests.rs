@@ -459,3 +459,26 @@ fn a_pod_on_its_way_out_does_not_count() {
     let leaving = json!({"metadata": {"name": "p", "deletionTimestamp": "2026-11-24T09:00:00Z"}});
     assert_eq!(Pod::read(&leaving), None);
 }
+
+#[test]
+fn a_pod_whose_node_is_gone_is_told_with_its_node() {
+    let gone = Pod::read(&json!({
+        "metadata": {"name": "p-1"},
+        "spec": {"nodeName": "worker-7"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "app", "ready": true, "restartCount": 0, "state": {"running": {}}}],
+        },
+    }));
+    let pods: Vec<Pod> = gone.into_iter().collect();
+    let mut watch = watch();
+    look(&mut watch, &moving(), &pods, 0);
+    let evidence = stuck(look(&mut watch, &moving(), &pods, 121))
+        .failure
+        .evidence;
+    assert!(
+        evidence.iter().any(|line| line
+            == "pod p-1 on node worker-7: its containers are ready and it is not, as when its node is gone"),
+        "{evidence:?}"
+    );
+}
