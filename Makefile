@@ -53,7 +53,7 @@ deny:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --log-level error check bans licenses sources; \
 	else echo "aldis: cargo-deny is not installed, deny.toml not checked: \`cargo install cargo-deny --locked\`"; fi
 
-## binaries: the etcd, Kubernetes and kwok that the tests run, built once into a cache
+## binaries: what the fleet and the tests run of other projects (`tests/fleet/binaries.sh` lists it), built once into a cache
 binaries: prerequisites
 	tests/fleet/binaries.sh >/dev/null
 

@@ -126,7 +126,7 @@ async fn no_password_is_in_a_log_or_in_a_command_line_or_in_a_file_for_others() 
             if contains(&found, password) {
                 let mode = file.metadata().unwrap().permissions().mode();
                 assert_eq!(mode & 0o077, 0, "{} can be read by others", file.display());
-                assert!(!file.starts_with(root.join("logs")), "{}", file.display());
+                assert!(!file.starts_with(root.join("log")), "{}", file.display());
             }
         }
     }

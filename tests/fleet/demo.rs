@@ -72,7 +72,7 @@ async fn tell_in(folder: &Folder, size: &Size, nodes: Nodes) -> anyhow::Result<(
     heading(&format!(
         "The end, after {:.0} s. Everything is stopped; logs are in {}",
         begun.elapsed().as_secs_f64(),
-        folder.path("logs").display()
+        folder.logs().display()
     ));
     Ok(())
 }

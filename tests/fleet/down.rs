@@ -44,7 +44,7 @@ pub(crate) async fn down(folder: &Path) -> anyhow::Result<()> {
     sweep(folder)?;
     println!(
         "the fleet is down; its logs stay in {}",
-        folder.join("logs").display()
+        Folder::open(folder)?.logs().display()
     );
     Ok(())
 }

@@ -87,7 +87,7 @@ async fn until_up(folder: &Folder, child: &mut Child, begun: Instant) -> anyhow:
         if let Some(status) = ended {
             bail!(
                 "the fleet did not come up ({status})\n{}",
-                with_a_way_forward(trouble(&log), &folder.path("logs"))
+                with_a_way_forward(trouble(&log), &folder.logs())
             );
         }
         for line in lines.iter().skip(shown) {

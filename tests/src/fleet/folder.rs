@@ -1,7 +1,7 @@
 //! Where one fleet keeps its files.
 //!
 //! ```text
-//! FOLDER/logs/NAME.log     what each program wrote
+//! FOLDER/log/NAME.log      what each program wrote
 //! FOLDER/pids/NAME         process id of each program that runs: `kill -9 $(cat pids/NAME)`
 //! FOLDER/started/NAME      the same with the moment it started, see [`Running`]
 //! FOLDER/down/NAME         while it exists, that program stays down once it has ended
@@ -16,8 +16,10 @@ use rustix::process::Pid;
 
 use super::running::Running;
 
+const LOGS: &str = "log";
+
 /// Its parts. A folder that has all of them is a fleet's.
-const PARTS: [&str; 4] = ["logs", "pids", "started", "down"];
+const PARTS: [&str; 4] = [LOGS, "pids", "started", "down"];
 
 /// How the name of a folder begins that is not below its fleet's.
 pub(super) const ELSEWHERE: &str = "aldis-";
@@ -113,9 +115,14 @@ impl Folder {
         Ok(path)
     }
 
+    /// Where each program's log is.
+    pub fn logs(&self) -> PathBuf {
+        self.path(LOGS)
+    }
+
     /// The log of a program.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.root.join("logs").join(format!("{name}.log"))
+        self.logs().join(format!("{name}.log"))
     }
 
     /// The file with the process id of a program.

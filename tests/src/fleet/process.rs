@@ -6,7 +6,7 @@
 //! leader of its own process group, so that a Ctrl-C meant for us does not reach it, and so that what it
 //! started ends with it.
 //!
-//! Output goes to `logs/NAME.log`, the process id to `pids/NAME` (see [`Folder`]). While a file `down/NAME` exists, a
+//! Output goes to `log/NAME.log`, the process id to `pids/NAME` (see [`Folder`]). While a file `down/NAME` exists, a
 //! program that ended is not started again: so an outsider can keep it down, and start it by removing the file.
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! | | real | simulated |
 //! |---|---|---|
 //! | runs | kubelet, containerd and runc in namespaces of their own, see [`node`] | kwok and our own kubelet |
-//! | takes | root, 0.8 GiB a cluster | anyone, 0.5 GiB a cluster |
+//! | takes | root, 0.4 GiB a cluster | anyone, 0.3 GiB a cluster |
 //! | images | made and imported by us, see [`images`] | any name, by our rules for names |
 //! | pods | have addresses and are probed, crash, are killed for want of memory | say what they are told to |
 //!

@@ -144,7 +144,7 @@ impl Start<'_> {
             .environment("PATH", path()?)
             .environment("NODE", NAME)
             .environment("HERE", here)
-            .environment("LOG", self.folder.path("logs").join(self.name))
+            .environment("LOG", self.folder.logs().join(self.name))
             .environment("LINK", plan.name())
             .environment("OUTSIDE", plan.outside().to_string())
             .environment("INSIDE", plan.inside().to_string())
