@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aldis_core::ids::TargetName;
-use aldis_tests::fleet::cluster::{Cluster, file_name};
+use aldis_tests::fleet::cluster::Cluster;
 use aldis_tests::fleet::etcd::Etcd;
 use aldis_tests::fleet::folder::Folder;
 use aldis_tests::fleet::nodes::Nodes;
@@ -20,14 +20,11 @@ use crate::{folder, only, scraped};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A cluster whose nodes are said to be these.
 fn member(folder: &Folder, cluster: &Cluster, nodes: Nodes) -> Member {
-    let files = folder.path(file_name(cluster.target()));
     Member {
-        target: cluster.target().clone(),
-        client: cluster.client(),
-        kubeconfig: files.join("admin.kubeconfig"),
-        kubelet_authority: files.join("certificates/ca.crt"),
         nodes,
+        ..Member::of(folder, cluster)
     }
 }
 

@@ -132,12 +132,7 @@ impl Folder {
 
     /// The end of a log and where the rest is.
     pub fn last_words(&self, name: &str) -> String {
-        let path = self.log(name);
-        let text = std::fs::read(&path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
-        format!("{}:\n  {last}", path.display())
+        end_of(&self.log(name))
     }
 
     /// Whether an outsider keeps a program down.
@@ -228,6 +223,15 @@ fn empty(root: &Path) -> std::io::Result<()> {
         }
     }
     std::fs::remove_dir_all(root)
+}
+
+/// The last lines of a log, under its name.
+pub(super) fn end_of(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
+    format!("{}:\n  {last}", log.display())
 }
 
 #[cfg(test)]

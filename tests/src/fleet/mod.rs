@@ -232,7 +232,7 @@ async fn serve(
     for address in addresses {
         services.open_to(address).await?;
     }
-    let members: Vec<Member> = clusters.iter().map(|one| member(folder, one)).collect();
+    let members: Vec<Member> = clusters.iter().map(|one| Member::of(folder, one)).collect();
     services.follow(&members).await?;
     if let Some(remark) = services.remark() {
         tell(&remark);
@@ -243,18 +243,6 @@ async fn serve(
 /// This machine, as the pods of a cluster see it. Simulated pods are on it.
 fn seen_from_pods(cluster: &Cluster) -> Option<IpAddr> {
     cluster.node().map(|node| node.plan().outside().into())
-}
-
-/// A cluster as the services know it.
-fn member(folder: &Folder, cluster: &Cluster) -> Member {
-    let files = folder.path(cluster::file_name(cluster.target()));
-    Member {
-        target: cluster.target().clone(),
-        client: cluster.client(),
-        kubeconfig: files.join("admin.kubeconfig"),
-        kubelet_authority: files.join("certificates/ca.crt"),
-        nodes: cluster.nodes(),
-    }
 }
 
 /// Each region once, the first target's first.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aldis_core::ids::TargetName;
+use aldis_shop::release::Release;
 use anyhow::Context;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -17,6 +18,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::fleet::cluster::{self, Cluster};
 use crate::fleet::folder::Folder;
 use crate::fleet::nodes::Nodes;
 
@@ -39,6 +41,20 @@ pub struct Member {
     pub kubelet_authority: PathBuf,
     /// What its nodes are.
     pub nodes: Nodes,
+}
+
+impl Member {
+    /// One of a fleet that keeps its files in this folder.
+    pub fn of(folder: &Folder, cluster: &Cluster) -> Self {
+        let files = folder.path(cluster::file_name(cluster.target()));
+        Self {
+            target: cluster.target().clone(),
+            client: cluster.client(),
+            kubeconfig: files.join("admin.kubeconfig"),
+            kubelet_authority: files.join("certificates/ca.crt"),
+            nodes: cluster.nodes(),
+        }
+    }
 }
 
 /// The file, and what is in it by the part that wrote it.
@@ -144,7 +160,7 @@ fn entry(target: &TargetName, pod: &Pod) -> Option<Value> {
             "cluster": target.to_string(),
             "namespace": pod.namespace().unwrap_or_default(),
             "pod": pod.name_any(),
-            "release": release(container),
+            "release": Release::of_image(container.image.as_deref().unwrap_or_default()).tag(),
         },
     }))
 }
@@ -153,13 +169,6 @@ fn port(container: &Container) -> Option<i32> {
     let ports = container.ports.as_ref()?;
     let named = ports.iter().find(|port| port.name.as_deref() == Some(PORT));
     named.or(ports.first()).map(|port| port.container_port)
-}
-
-/// The tag of its image. A colon before a slash is a registry's port.
-fn release(container: &Container) -> &str {
-    let image = container.image.as_deref().unwrap_or_default();
-    let tag = image.rsplit_once(':').map(|(_, tag)| tag);
-    tag.filter(|tag| !tag.contains('/')).unwrap_or("latest")
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use super::programs::Programs;
 use crate::binaries;
 use crate::fleet::cluster::Cluster;
 use crate::fleet::cluster::rights::{Account, LABEL, MANAGER};
+use crate::fleet::folder;
 use crate::fleet::nodes::images::Image;
 use crate::helm;
 use crate::pki::TRUST_DOMAIN;
@@ -60,9 +61,6 @@ const CRASH_POINTS: &str = "crash-points";
 
 /// Who the chart lets it run as.
 const USER: u32 = 65532;
-
-/// As many lines as tell why it ended.
-const LAST_LINES: usize = 12;
 
 /// A running agent.
 pub struct Pod {
@@ -235,14 +233,10 @@ impl Pod {
 
     /// The end of the newest log of its container.
     pub fn last_words(&self) -> String {
-        let Some(log) = self.newest_log() else {
-            return format!("{}: no container has written yet", self.name());
-        };
-        let text = std::fs::read(&log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
-        format!("{}:\n  {last}", log.display())
+        match self.newest_log() {
+            Some(log) => folder::end_of(&log),
+            None => format!("{}: no container has written yet", self.name()),
+        }
     }
 
     fn newest_log(&self) -> Option<PathBuf> {
