@@ -142,7 +142,7 @@ async fn nobody_who_takes_a_secret_answers_in_clear_text() {
         services.sentry().unwrap().port(),
     ] {
         if let Ok(answer) = http::get(port, "/").await {
-            assert_eq!(answer.status().as_u16(), 400, "{answer:?}");
+            assert_eq!(answer.status.as_u16(), 400, "{answer:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The fixtures in place of GitHub and Sentry: shut to those without a token, and bad on demand.
 
-use aldis_tests::fleet::services::http::{Answer, get_tls};
+use aldis_tests::fleet::services::http::get_tls;
 use aldis_tests::fleet::services::{Fault, Fixture, Services};
+use aldis_tests::requests::Answer;
 use http::StatusCode;
 
 use crate::{folder, only, services};
@@ -24,7 +25,7 @@ async fn without_the_token_neither_says_a_thing() {
     ] {
         for token in [None, Some("guessed")] {
             let answer = ask(services, fixture, path, token).await;
-            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
             let document = answer.json().unwrap();
             let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
             assert!(keys.contains(&&key.to_owned()), "{document}");
@@ -39,12 +40,12 @@ async fn with_the_token_each_answers_in_the_shape_of_its_service_and_says_that_i
     let github = services.github().unwrap();
     let answer = ask(services, github, RELEASES, Some(github.token().expose())).await;
     assert_eq!(answer.json().unwrap()["tag_name"], "v1.42.0");
-    assert_eq!(answer.head.headers()["server"], "github-fixture");
+    assert_eq!(answer.headers["server"], "github-fixture");
 
     let sentry = services.sentry().unwrap();
     let answer = ask(services, sentry, ISSUES, Some(sentry.token().expose())).await;
     assert_eq!(answer.json().unwrap()[0]["shortId"], "SHOP-7Q");
-    assert_eq!(answer.head.headers()["server"], "sentry-fixture");
+    assert_eq!(answer.headers["server"], "sentry-fixture");
 }
 
 /// With fixtures of its own: the others would meet its faults.
@@ -72,15 +73,15 @@ async fn each_fails_as_it_is_told_until_it_is_healed() {
         ] {
             fixture.fail(Some(fault));
             let answer = ask(&services, fixture, path, token).await;
-            assert_eq!(answer.status(), status);
-            let wait = answer.head.headers().get("retry-after");
+            assert_eq!(answer.status, status);
+            let wait = answer.headers.get("retry-after");
             let wait = wait.and_then(|value| value.to_str().ok());
             let asked_to_wait = matches!(fault, Fault::TooMany { .. });
             assert_eq!(wait, asked_to_wait.then_some("7"));
         }
         fixture.fail(None);
         let answer = ask(&services, fixture, path, token).await;
-        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(fixture.asked().len(), 4);
     }
 }

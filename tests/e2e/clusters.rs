@@ -7,10 +7,8 @@ use aldis_tests::fleet::cluster::{Cluster, kubeconfig};
 use aldis_tests::fleet::reader::Seen;
 use aldis_tests::fleet::ready::eventually;
 use aldis_tests::fleet::shop::{self, Reload};
+use aldis_tests::requests::Connection;
 use anyhow::{Context, ensure};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, ResourceExt};
@@ -38,16 +36,8 @@ fn runs(image: &str) -> impl Fn(&&Pod) -> bool {
 async fn get(api: &Api<Pod>, pod: &str, port: u16, path: &str) -> anyhow::Result<(u16, String)> {
     let mut forward = api.portforward(pod, &[port]).await?;
     let stream = forward.take_stream(port).context("no stream")?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = http::Request::get(path)
-        .header("host", "app")
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await?.to_bytes();
-    Ok((status, String::from_utf8(body.to_vec())?))
+    let answer = Connection::over(stream).await?.get(path).await?;
+    Ok((answer.status.as_u16(), answer.body))
 }
 
 #[tokio::test]

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use aldis_tests::fleet::Fleet;
 use aldis_tests::fleet::application::Application;
-use aldis_tests::fleet::application::manifest::Secret;
 use aldis_tests::fleet::cluster::Cluster;
 use aldis_tests::fleet::nodes::Nodes;
-use aldis_tests::fleet::services::postgres::Role;
 use aldis_tests::fleet::shop::{self, Reload, program};
 use anyhow::Context;
 use futures::future::try_join_all;
@@ -76,24 +74,7 @@ async fn release_images(
     let images: BTreeSet<&str> = releases.chain([BAD, STRANDED]).collect();
     shop::publish(cluster, &Vec::from_iter(images)).await?;
     let mut application = application.clone();
-    application.secrets.extend(database(fleet, cluster)?);
+    let secret = shop::database_of(fleet.services(), cluster)?;
+    application.secrets.extend(secret);
     application.release(&cluster.client()).await
-}
-
-/// Where the region's database is, for pods that can reach one.
-fn database(fleet: &Fleet, cluster: &Cluster) -> anyhow::Result<Option<Secret>> {
-    let Some(node) = cluster.node() else {
-        return Ok(None);
-    };
-    let Ok(postgres) = fleet.services().postgres(cluster.target().region()) else {
-        return Ok(None);
-    };
-    let url = postgres
-        .primary(Role::Shop)
-        .at(node.plan().outside().into())
-        .url();
-    let (address, _options) = url.split_once('?').context("a URL has options")?;
-    let authority = std::fs::read_to_string(fleet.services().ca())
-        .context("read the authority of the services")?;
-    Ok(Some(shop::database(address, &authority)))
 }

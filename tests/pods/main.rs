@@ -7,16 +7,20 @@
 //! | `traffic` | what the shop's customers notice of a change (real nodes only) |
 //! | `nodes` | faults that only real nodes have |
 //! | `agents` | the agent that is a pod of its cluster: its rights, and its end in the middle of a job (real nodes only) |
+//! | `services` | the database, Prometheus and metrics-server, as pods meet them (real nodes only) |
 
 mod agents;
 mod deployments;
 mod nodes;
 mod rollbacks;
+mod services;
 mod traffic;
 
 use std::io::Write;
+use std::path::Path;
 
 use aldis_tests::fleet::nodes::{Nodes, Wanted};
+use aldis_tests::fleet::services::{Service, Wanted as Services};
 use aldis_tests::fleet::system::programs::Source;
 use aldis_tests::fleet::system::{self, Store, Times};
 use aldis_tests::fleet::{Fleet, Options};
@@ -29,14 +33,16 @@ static FLEET: OnceCell<Fleet> = OnceCell::const_new();
 async fn fleet() -> &'static Fleet {
     FLEET
         .get_or_init(|| async {
-            let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("pods-fleet");
+            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pods-fleet");
+            let nodes = Wanted::from_environment().unwrap_or_else(|error| panic!("{error:#}"));
             let options = Options {
                 system: Some(system::Options {
                     source: Source::BuiltWithCrashPoints,
                     store: Store::Etcd,
                     times: Times::Short,
                 }),
-                nodes: Wanted::from_environment().unwrap_or_else(|error| panic!("{error:#}")),
+                services: beside(nodes, &folder),
+                nodes,
                 tell,
                 ..Options::default()
             };
@@ -45,6 +51,17 @@ async fn fleet() -> &'static Fleet {
                 .unwrap_or_else(|error| panic!("start the fleet: {error:?}"))
         })
         .await
+}
+
+/// What the stories of `services` need. Nobody would ask them over simulated nodes.
+fn beside(nodes: Wanted, folder: &Path) -> Services {
+    match nodes.choose(folder) {
+        Ok(chosen) if chosen.nodes == Nodes::Real => {
+            Services::from_iter([Service::Postgres, Service::Prometheus, Service::Metrics])
+        }
+        // Why they cannot be real is said by the fleet.
+        _ => Services::none(),
+    }
 }
 
 /// The same, for what cannot be told over simulated nodes: `None`, and said so, where there are no others.

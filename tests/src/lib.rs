@@ -11,5 +11,6 @@ pub mod pki;
 pub mod plane;
 pub mod practice;
 pub mod proxy;
+pub mod requests;
 pub mod runbooks;
 pub mod stage;

@@ -10,13 +10,14 @@ use aldis_tests::fleet::services::postgres::{Login, Postgres, Role};
 use aldis_tests::fleet::services::{Options, Service, Services, Wanted};
 use aldis_tests::fleet::shop::{self, DATABASE_FOLDER, DATABASE_KEY};
 use aldis_tests::pki::Authority;
+use aldis_tests::requests::Answer;
 use anyhow::ensure;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::support::{Answer, LIMIT, Shop};
+use crate::support::{LIMIT, Shop};
 
 /// The region of the database; as the first, it has a replica.
 const REGION: &str = "eu-west";
@@ -67,7 +68,7 @@ impl Visited {
     async fn trouble(&self) -> String {
         let answer = self.visit().await;
         assert_eq!(answer.status, 503, "{}", answer.body);
-        let answer: Value = serde_json::from_str(&answer.body).unwrap();
+        let answer = answer.json().unwrap();
         let error = answer["error"].as_str().unwrap().to_owned();
         assert!(self.shop.log().contains(&error), "{error} is not logged");
         error
@@ -77,7 +78,7 @@ impl Visited {
     async fn count(&self) -> anyhow::Result<i64> {
         let answer = self.visit().await;
         ensure!(answer.status == 200, "{}", answer.body);
-        let answer: Value = serde_json::from_str(&answer.body)?;
+        let answer = answer.json()?;
         Ok(answer["visits"].as_i64().unwrap())
     }
 }
@@ -134,8 +135,10 @@ async fn each_visit_is_written_down_where_others_can_read_it() {
     let shop = Visited::start("pod-written", &login, &authority).await;
     let first = shop.visit().await;
     assert_eq!(first.status, 200, "{}", first.body);
-    let said: Value = serde_json::from_str(&first.body).unwrap();
-    assert_eq!(said, json!({"pod": "pod-written", "visits": 1}));
+    assert_eq!(
+        first.json().unwrap(),
+        json!({"pod": "pod-written", "visits": 1})
+    );
     assert_eq!(shop.count().await.unwrap(), 2);
 
     // By the role that may only read.

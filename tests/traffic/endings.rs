@@ -2,9 +2,10 @@
 
 use aldis_tests::fleet::ready;
 use aldis_tests::load::{Load, Options};
+use aldis_tests::requests::{Connection, get};
 use anyhow::ensure;
 
-use crate::support::{Connection, LIMIT, Shop, get, load};
+use crate::support::{LIMIT, Shop, load};
 
 /// Waits until a release has served so many more.
 async fn until_served(load: &Load, release: &str, more: u64) {

@@ -11,18 +11,12 @@ use aldis_tests::fleet::shop::program;
 use aldis_tests::fleet::{ports, ready};
 use aldis_tests::load::source::Source;
 use aldis_tests::load::{Load, Options};
+use aldis_tests::requests::{self, Answer};
 use anyhow::{Context, ensure};
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, watch};
-use tokio_util::task::AbortOnDropHandle;
 
 /// Things that take a moment are waited for so long: a busy machine stands still for seconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -40,13 +34,6 @@ pub(crate) struct Shop {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     _folder: TempDir,
-}
-
-/// An answer.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
 }
 
 impl Shop {
@@ -83,7 +70,7 @@ impl Shop {
     /// Waits until it serves.
     pub(crate) async fn serving(self) -> Self {
         ready::until(&self.process, LIMIT, "the shop serves", || async {
-            let answer = get(self.address, "/livez").await?;
+            let answer = requests::get(self.address, "/livez").await?;
             ensure!(answer.status.is_success(), "{}", answer.status);
             Ok(())
         })
@@ -93,7 +80,7 @@ impl Shop {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        let answer = get(self.address, path).await;
+        let answer = requests::get(self.address, path).await;
         answer.unwrap_or_else(|error| panic!("GET {path}: {error:#}\n{}", self.log()))
     }
 
@@ -102,7 +89,7 @@ impl Shop {
     }
 
     pub(crate) async fn json(&self, path: &str) -> Value {
-        serde_json::from_str(&self.get(path).await.body).unwrap()
+        self.get(path).await.json().unwrap()
     }
 
     pub(crate) fn terminate(&self) {
@@ -133,45 +120,6 @@ impl Shop {
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
     }
-}
-
-/// A connection that can be used again.
-pub(crate) struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
-    _carried: AbortOnDropHandle<()>,
-}
-
-impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let carried = AbortOnDropHandle::new(tokio::spawn(async move {
-            // Its end is told to whoever waits for an answer.
-            let _ = connection.await;
-        }));
-        Ok(Self {
-            sender,
-            _carried: carried,
-        })
-    }
-
-    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
-        let request = Request::get(path)
-            .header("host", "shop")
-            .body(Empty::new())?;
-        let response = self.sender.send_request(request).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: String::from_utf8(body.to_vec())?,
-        })
-    }
-}
-
-pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    Connection::open(address).await?.get(path).await
 }
 
 /// Requests to some shops, which stand for the pods of one cluster.

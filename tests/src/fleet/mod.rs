@@ -201,11 +201,11 @@ impl Parts {
             addresses: clusters.iter().filter_map(seen_from_pods).collect(),
             tell: options.tell,
         };
-        let services = serve(&folder, &clusters, wanted).await?;
-        let system = match options.system {
-            None => None,
-            Some(wanted) => Some(System::start(&folder, &clusters, wanted).await?),
-        };
+        // Neither asks the other; a metrics-server waits for seconds until its API server looks for it.
+        let (services, system) = tokio::try_join!(
+            serve(&folder, &clusters, wanted),
+            oversee(&folder, &clusters, options.system),
+        )?;
         if let Some(system) = &system {
             (options.tell)(&format!("control plane is up; {}", system.agents_told()));
         }
@@ -217,6 +217,18 @@ impl Parts {
             _objects: objects,
             folder,
         })
+    }
+}
+
+/// Starts Aldis over the clusters, where it is wanted.
+async fn oversee(
+    folder: &Folder,
+    clusters: &[Cluster],
+    wanted: Option<system::Options>,
+) -> anyhow::Result<Option<System>> {
+    match wanted {
+        None => Ok(None),
+        Some(wanted) => System::start(folder, clusters, wanted).await.map(Some),
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use aldis_shop::arguments::DATABASE_URL;
 pub use aldis_shop::release::{Behaviour, Crash, Probes, Release, Share};
 
+use anyhow::Context;
 use tokio::sync::OnceCell;
 
 use super::application::Application;
@@ -22,6 +23,8 @@ use super::application::manifest::{self, Container, FromSecret, Resources, Secre
 use super::cluster::{self, Cluster};
 use super::nodes::Nodes;
 use super::nodes::images::Image;
+use super::services::Services;
+use super::services::postgres::Role;
 use crate::load::source::Source;
 
 /// Where the program stands in an image.
@@ -129,6 +132,25 @@ pub fn database(url: &str, authority: &str) -> Secret {
         // Mounted where the shop looks for it, also before it exists.
         mounted_at: None,
     }
+}
+
+/// The Secret of the database of a cluster's region, as its pods reach it. `None` where there is no such database, and
+/// on simulated nodes, whose pods reach nothing.
+pub fn database_of(services: &Services, cluster: &Cluster) -> anyhow::Result<Option<Secret>> {
+    let Some(node) = cluster.node() else {
+        return Ok(None);
+    };
+    let Ok(postgres) = services.postgres(cluster.target().region()) else {
+        return Ok(None);
+    };
+    let login = postgres
+        .primary(Role::Shop)
+        .at(node.plan().outside().into());
+    let url = login.url();
+    let (address, _options) = url.split_once('?').context("a URL has options")?;
+    let authority = std::fs::read_to_string(services.ca());
+    let authority = authority.context("read the authority of the services")?;
+    Ok(Some(database(address, &authority)))
 }
 
 /// Where requests to a shop on some clusters go, for [`crate::load::Load::start`].

@@ -60,7 +60,7 @@ impl Prometheus {
             port,
         };
         let look = || async {
-            let status = http::get(port, "/-/ready").await?.status();
+            let status = http::get(port, "/-/ready").await?.status;
             ensure!(status.is_success(), "{status}");
             Ok(())
         };
