@@ -157,7 +157,7 @@ async fn a_release_that_counts_as_ready_and_crashes_fails_its_health_and_the_ver
 }
 
 #[tokio::test]
-async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_what_returns_is_not_trusted_at_once()
+async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_takes_the_next_release_once_it_is_back()
  {
     let Some(stage) = alone_on_real_nodes("node-off").await else {
         return;
@@ -211,7 +211,7 @@ async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_what_returns
     );
     assert_ne!(rests(&view), ["changed"], "{said}");
 
-    // The next release is believed only once its pods answer.
+    // Its health step asks the pods themselves, whatever the node says of them.
     let words = stage.words("deploy-image", &["image=shop/checkout:v3"]);
     stage.publish(&["shop/checkout:v3"]).await.unwrap();
     let (code, view) = stage
