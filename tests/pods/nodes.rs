@@ -41,6 +41,20 @@ fn impatient(stage: &Stage, image: &str) -> Vec<String> {
     joined(&["--target", TARGET], &words)
 }
 
+/// `deploy-image` on one cluster, which asks the pods how they are before it changes anything.
+fn careful(stage: &Stage, image: &str) -> Vec<String> {
+    const FIRST: &str = "    - id: now\n";
+    const ALIVE: &str = r#"    - id: alive
+      use: http.probe@v1
+      with: {service: "${params.service}", namespace: "${params.namespace}", port: "${params.port}", path: /healthz, via: portForward, samples: 1}
+      require: steps.alive.outputs.errorRate < 0.01
+"#;
+    let text = runbooks::deploy("deploy-carefully", &[(FIRST, &format!("{ALIVE}{FIRST}"))]);
+    let file = stage.file("careful.yaml", &text).unwrap();
+    let words = stage.words(file.to_str().unwrap(), &[&format!("image={image}")]);
+    joined(&["--target", TARGET], &words)
+}
+
 /// What a person sees of a job that ended with this code.
 async fn told(stage: &Stage, job: &str, code: i32) -> String {
     let said = stage.aldis(&["watch", job, "--progress", "plain"]).await;
@@ -219,4 +233,54 @@ async fn a_node_that_is_switched_off_in_a_rollout_is_no_success_and_takes_the_ne
         .await
         .unwrap();
     assert_eq!((code, rests(&view)), (0, vec!["changed"]));
+}
+
+/// Whether Kubernetes lists a pod of a namespace as Ready.
+async fn some_pod_is_ready(pods: &Api<Pod>) -> anyhow::Result<bool> {
+    let listed = pods.list(&Default::default()).await?.items;
+    let statuses = listed.into_iter().filter_map(|pod| pod.status);
+    let mut conditions = statuses.flat_map(|status| status.conditions.unwrap_or_default());
+    Ok(conditions.any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+#[tokio::test]
+async fn pods_that_are_ready_to_kubernetes_are_not_believed_while_their_node_is_gone_and_until_it_answers()
+ {
+    let Some(stage) = alone_on_real_nodes("node-gone").await else {
+        return;
+    };
+    let cluster = stage.fleet.cluster(TARGET).unwrap();
+    let power = cluster.node().unwrap().process();
+    stage
+        .release_on(TARGET, &stage.application(&[OLD]))
+        .await
+        .unwrap();
+    stage.publish(&[NEW]).await.unwrap();
+    let words = joined(&["submit", "--yes", "--watch"], &careful(&stage, NEW));
+    let off = stage
+        .fleet
+        .folder()
+        .write(format!("down/{}", power.name()), "");
+    let off = off.unwrap();
+    power.signal(Signal::KILL).unwrap();
+    let pods = Api::<Pod>::namespaced(cluster.client(), &stage.namespace);
+    assert!(
+        is_ready(cluster).await.unwrap() && some_pod_is_ready(&pods).await.unwrap(),
+        "or it is not put to the test"
+    );
+    let refused = stage.aldis(&words).await.unwrap();
+    assert_eq!(refused.code, 4, "{refused}");
+    for said in ["failed at alive", "1 untouched", TARGET] {
+        assert!(refused.to_string().contains(said), "{said}: {refused}");
+    }
+    assert_eq!(stage.seen(TARGET).await.unwrap().images, [OLD]);
+
+    // Whenever Kubernetes calls it Ready: what counts is that its pods answer.
+    std::fs::remove_file(off).unwrap();
+    eventually(PATIENCE, "its pods answer again", || async {
+        stage.aldis(&words).await?.ended(0)
+    })
+    .await
+    .unwrap();
+    assert_eq!(stage.seen(TARGET).await.unwrap().images, [NEW]);
 }
